@@ -1,0 +1,1 @@
+"""A CoAP endpoint in pure Python: client and server on one socket."""
