@@ -1,4 +1,4 @@
-"""Errors of this package: you called it wrongly, the peer misbehaved, or the network failed.
+"""Errors of this package: you called it wrongly, the peer misbehaved, the network failed, or your storage did.
 
 Responses of class 4.xx and 5.xx are responses, not exceptions.
 """
@@ -61,4 +61,12 @@ class PathError(NetworkError):
 
     def __init__(self, text: str, error: OSError) -> None:
         super().__init__(text)
+        self.error = error
+
+
+class StorageError(CoapError):
+    """The caller's own source or sink of a body failed; `error` is its OSError."""
+
+    def __init__(self, text: str, error: OSError) -> None:
+        super().__init__(f"{text}: {error}")
         self.error = error

@@ -1,0 +1,324 @@
+"""The CoAP message: bytes to `Message` and back (RFC 7252 §3). Pure functions.
+
+The decoder is the hottest code of a server, and most of what arrives repeats the same options. `decode` therefore
+takes a caller's dict as cache: the option bytes up to the first 0xFF lead to an `Options` decoded before. A prefix
+enters the cache only if it was parsed whole, so that a 0xFF inside an option's value can never be taken for the payload
+marker, and only without Block options, whose numbers would flush everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Optional
+
+from minicoap.codec import codes
+from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, URI_PATH, URI_QUERY, decode_uint
+from minicoap.errors import MessageFormatError, OptionError, UsageError
+
+CON, NON, ACK, RST = 0, 1, 2, 3
+TYPE_NAMES = ("CON", "NON", "ACK", "RST")
+
+VERSION_BITS = 0x40  # version 1 in the upper two bits
+PAYLOAD_MARKER = 0xFF
+MAX_TOKEN_LENGTH = 8
+CACHED_OPTIONS = 1024  # entries of a decoding cache
+CACHED_OPTIONS_LENGTH = 128  # bytes; longer option prefixes are seldom seen twice
+
+# `Options.mask` has bit n for option n below 60; the rest shares three bits.
+EXTENDED = 1 << 60  # an elective option numbered 60 or above
+EXTENDED_CRITICAL = 1 << 61  # a critical one
+UNUSABLE_CRITICAL = 1 << 62  # a critical option repeated or of a length that its definition forbids (§5.4.3, §5.4.5)
+
+_BLOCK_BITS = 1 << BLOCK1 | 1 << BLOCK2
+
+
+class Options:
+    """The options of one message, in order of their numbers; immutable.
+
+    `items` has every option as it stood on the wire. `get`, `all` and `uint` leave out those that RFC 7252 §5.4.3 and
+    §5.4.5 want treated as unrecognised: of a forbidden length, or a second one of a kind that is not repeatable.
+    `mask` has bit n set if option n was seen, so that a layer is entered only if the message concerns it.
+    """
+
+    __slots__ = ("_index", "_path", "_query", "_raw", "items", "mask")
+
+    def __init__(self, items: Iterable[tuple[int, bytes]] = ()) -> None:
+        self.items = tuple(sorted(items, key=_number))
+        self.mask = _mask(self.items)
+        self._raw: Optional[bytes] = None
+        self._index: Optional[dict[int, tuple[bytes, ...]]] = None
+        self._path: Optional[tuple[str, ...]] = None
+        self._query: Optional[tuple[str, ...]] = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Options) and self.items == other.items
+
+    def __hash__(self) -> int:
+        return hash(self.items)
+
+    def __repr__(self) -> str:
+        return f"Options({list(self.items)!r})"
+
+    def get(self, number: int) -> Optional[bytes]:
+        """Return the value of option `number`, the first if it may be repeated; None if it is absent or unusable."""
+        values = self.all(number)
+        return values[0] if values else None
+
+    def all(self, number: int) -> tuple[bytes, ...]:
+        """Return all usable values of option `number`, in order."""
+        index = self._index
+        if index is None:
+            index = self._index = _index(self.items)
+        return index.get(number, ())
+
+    def uint(self, number: int) -> Optional[int]:
+        """Return option `number` as an unsigned integer; None if it is absent or unusable."""
+        values = self.all(number)
+        return decode_uint(values[0]) if values else None
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The Uri-Path segments; raises OptionError (4.00) if one is not UTF-8."""
+        path = self._path
+        if path is None:
+            path = self._path = self._texts(URI_PATH, "Uri-Path")
+        return path
+
+    @property
+    def query(self) -> tuple[str, ...]:
+        """The Uri-Query arguments; raises OptionError (4.00) if one is not UTF-8."""
+        query = self._query
+        if query is None:
+            query = self._query = self._texts(URI_QUERY, "Uri-Query")
+        return query
+
+    @property
+    def raw(self) -> bytes:
+        """The options as they stand on the wire, without payload marker."""
+        raw = self._raw
+        if raw is None:
+            raw = self._raw = encode_options(self.items)
+        return raw
+
+    def _texts(self, number: int, name: str) -> tuple[str, ...]:
+        try:
+            return tuple([value.decode() for value in self.all(number)])
+        except UnicodeDecodeError as error:
+            raise OptionError(f"{name} is not UTF-8", codes.BAD_REQUEST) from error
+
+
+def _number(item: tuple[int, bytes]) -> int:
+    return item[0]
+
+
+def _mask(items: tuple[tuple[int, bytes], ...]) -> int:
+    mask = 0
+    previous = -1
+    for number, value in items:
+        mask |= 1 << number if number < 60 else EXTENDED_CRITICAL if number & 1 else EXTENDED
+        if number & 1 and not _is_usable(number, value, number == previous):
+            mask |= UNUSABLE_CRITICAL
+        previous = number
+    return mask
+
+
+def _is_usable(number: int, value: bytes, repeated: bool) -> bool:
+    definition = DEFINITIONS.get(number)
+    return definition is None or (
+        definition.minimum <= len(value) <= definition.maximum and (definition.repeatable or not repeated)
+    )
+
+
+def _index(items: tuple[tuple[int, bytes], ...]) -> dict[int, tuple[bytes, ...]]:
+    index: dict[int, tuple[bytes, ...]] = {}
+    previous = -1
+    for number, value in items:
+        if _is_usable(number, value, number == previous):
+            index[number] = (*index.get(number, ()), value)
+        previous = number
+    return index
+
+
+NO_OPTIONS = Options()
+
+
+class Message:
+    """One CoAP message.
+
+    `type` is CON, NON, ACK or RST; `code` an integer of `minicoap.codec.codes`; `message_id` 16 bits; `token` up to
+    eight bytes; `payload` bytes.
+    """
+
+    __slots__ = ("code", "message_id", "options", "payload", "token", "type")
+
+    def __init__(
+        self,
+        type: int,
+        code: int,
+        message_id: int,
+        token: bytes = b"",
+        options: Options = NO_OPTIONS,
+        payload: bytes = b"",
+    ) -> None:
+        self.type = type
+        self.code = code
+        self.message_id = message_id
+        self.token = token
+        self.options = options
+        self.payload = payload
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and all(
+            getattr(self, name) == getattr(other, name) for name in Message.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.code, self.message_id, self.token))
+
+    def __repr__(self) -> str:
+        return (
+            f"Message({TYPE_NAMES[self.type]}, {codes.code_name(self.code)}, {self.message_id}, "
+            f"token={self.token.hex()!r}, {self.options!r}, {len(self.payload)} bytes)"
+        )
+
+
+def decode(data: bytes, cache: Optional[dict[bytes, Options]] = None) -> Message:
+    """Return the message in `data`, one datagram; `cache` is a dict to keep decoded options in between calls.
+
+    Raises MessageFormatError, and nothing else, for what RFC 7252 §3 calls a message format error.
+    """
+    length = len(data)
+    if length < 4:
+        raise MessageFormatError(f"{length} bytes are no CoAP header")
+    first = data[0]
+    if first & 0xC0 != VERSION_BITS:
+        # §3: unknown versions are silently ignored, so there is no header to answer to.
+        raise MessageFormatError(f"version {first >> 6} is not 1")
+    code = data[1]
+    message_id = data[2] << 8 | data[3]
+    token_length = first & 0x0F
+    start = 4 + token_length
+    if token_length > MAX_TOKEN_LENGTH or length < start or (code == 0 and length != 4):
+        raise _format_error(data, _header_fault(token_length, length, start))
+    if length == start:
+        return Message(first >> 4 & 3, code, message_id, data[4:start], NO_OPTIONS, b"")
+
+    marker = data.find(0xFF, start)
+    prefix = data[start:marker] if marker >= 0 else data[start:]
+    if cache is not None:
+        options = cache.get(prefix)
+        if options is not None:
+            if marker == length - 1:
+                raise _format_error(data, "payload marker without payload")
+            return Message(
+                first >> 4 & 3, code, message_id, data[4:start], options, data[marker + 1 :] if marker >= 0 else b""
+            )
+    items, end = _decode_options(data, start)
+    options = Options(items)
+    if end == length - 1:
+        raise _format_error(data, "payload marker without payload")
+    if end - start == len(prefix):
+        options._raw = prefix
+        if cache is not None and not options.mask & _BLOCK_BITS and len(prefix) <= CACHED_OPTIONS_LENGTH:
+            if len(cache) >= CACHED_OPTIONS:
+                cache.clear()
+            cache[prefix] = options
+    return Message(first >> 4 & 3, code, message_id, data[4:start], options, data[end + 1 :])
+
+
+def _header_fault(token_length: int, length: int, start: int) -> str:
+    if token_length > MAX_TOKEN_LENGTH:
+        return f"token length {token_length} is reserved"
+    if length < start:
+        return "the token is cut off"
+    return "an empty message has bytes after its header"  # §4.1
+
+
+def _format_error(data: bytes, text: str) -> MessageFormatError:
+    return MessageFormatError(text, (data[0] >> 4 & 3, data[1], data[2] << 8 | data[3]))
+
+
+def _decode_options(data: bytes, position: int) -> tuple[list[tuple[int, bytes]], int]:
+    """Return the options from `position` on, and the offset of the payload marker or the message's end (§3.1)."""
+    items: list[tuple[int, bytes]] = []
+    length = len(data)
+    number = 0
+    while position < length:
+        byte = data[position]
+        if byte == PAYLOAD_MARKER:
+            return items, position
+        position += 1
+        delta = byte >> 4
+        size = byte & 0x0F
+        if delta == 15 or size == 15:
+            raise _format_error(data, "option delta or length 15 is reserved")
+        if delta > 12:
+            delta, position = _extended(data, delta, position)
+        if size > 12:
+            size, position = _extended(data, size, position)
+        number += delta
+        end = position + size
+        if end > length:
+            raise _format_error(data, f"option {number} is cut off")
+        if number > 65535:
+            raise _format_error(data, f"option number {number} is above 65535")
+        items.append((number, data[position:end]))
+        position = end
+    return items, position
+
+
+def _extended(data: bytes, nibble: int, position: int) -> tuple[int, int]:
+    if nibble == 13:
+        if position < len(data):
+            return data[position] + 13, position + 1
+    elif position + 1 < len(data):
+        return (data[position] << 8 | data[position + 1]) + 269, position + 2
+    raise _format_error(data, "an extended option header is cut off")
+
+
+def encode_options(items: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return options, sorted by number, in wire format (§3.1); raises UsageError for what does not fit into it."""
+    parts = bytearray()
+    previous = 0
+    for number, value in items:
+        delta = number - previous
+        size = len(value)
+        if delta < 13 and size < 13:
+            parts.append(delta << 4 | size)
+        else:
+            if not 0 <= number <= 65535 or size > 65535 + 269:
+                raise UsageError(f"option {number} with {size} bytes cannot be encoded")
+            delta_nibble, delta_bytes = _extend(delta)
+            size_nibble, size_bytes = _extend(size)
+            parts.append(delta_nibble << 4 | size_nibble)
+            parts += delta_bytes
+            parts += size_bytes
+        parts += value
+        previous = number
+    if previous > 65535:
+        raise UsageError(f"option number {previous} is above 65535")
+    return bytes(parts)
+
+
+def _extend(value: int) -> tuple[int, bytes]:
+    if value < 13:
+        return value, b""
+    if value < 269:
+        return 13, bytes((value - 13,))
+    return 14, (value - 269).to_bytes(2, "big")
+
+
+def encode(message: Message) -> bytes:
+    """Return `message` as one datagram (RFC 7252 §3); raises UsageError if it has no valid wire form."""
+    token = message.token
+    payload = message.payload
+    token_length = len(token)
+    if token_length > MAX_TOKEN_LENGTH:
+        raise UsageError(f"token has {token_length} bytes; 8 are allowed")
+    message_id = message.message_id
+    if message.code == 0 and (token or payload or message.options.items):
+        raise UsageError("an empty message carries neither token nor options nor payload")
+    head = bytes((VERSION_BITS | message.type << 4 | token_length, message.code, message_id >> 8, message_id & 0xFF))
+    if payload:
+        return b"%b%b%b\xff%b" % (head, token, message.options.raw, payload)
+    return head + token + message.options.raw

@@ -1,0 +1,281 @@
+"""Block-wise transfer, the server's side (RFC 7959): uploads by Block1, long responses by Block2.
+
+An upload is known by where it comes from, its method and all its options but those that differ from block to block,
+so that several bodies may be under way at once (RFC 9175 §3). A long response is kept for the blocks that follow the
+first; if it had to be given up, a GET is answered anew, and its ETag tells the client whether it is still the same.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, Union
+
+from minicoap.codec import codes
+from minicoap.codec.message import NO_OPTIONS, Options
+from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1, SIZE2, encode_uint
+from minicoap.core.body import MAX_SZX, Block, BytesSink, Sink, Source, as_source, decode_block, too_large
+from minicoap.core.parameters import Limits
+from minicoap.core.request import Deferred, Path, Request, Response
+from minicoap.core.resource import Resource, Site
+from minicoap.core.timers import Timer, Timers
+
+Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
+
+_PER_BLOCK = frozenset((BLOCK1, BLOCK2, SIZE1, SIZE2))
+_SAFE_TO_REPEAT = frozenset((codes.GET, codes.FETCH))
+_FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
+
+
+class Upload:
+    """A request body under way; `offset` is where the next block belongs, in bytes."""
+
+    __slots__ = ("offset", "sink", "touched")
+
+    def __init__(self, sink: Sink, now: float) -> None:
+        self.sink = sink
+        self.offset = 0
+        self.touched = now
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it holds."""
+        return self.offset if isinstance(self.sink, BytesSink) else 0
+
+    def drop(self) -> None:
+        """Give it up."""
+        self.sink.abort("the upload was not completed")
+
+
+class Kept:
+    """A long response of which further blocks may be asked for."""
+
+    __slots__ = ("held", "response", "source", "touched")
+
+    def __init__(self, response: Response, source: Source, now: float) -> None:
+        self.response = response
+        self.source = source
+        self.touched = now
+        self.held = source.size if isinstance(response.payload, bytes) else 0
+
+    def drop(self) -> None:
+        """Nothing is to be told to anyone."""
+
+
+class BlockServer:
+    """All bodies under way at one endpoint. A body nobody has touched for `lifetime` seconds is dropped."""
+
+    def __init__(self, site: Site, timers: Timers, limits: Limits, lifetime: float) -> None:
+        self._site = site
+        self._timers = timers
+        self._limits = limits
+        self._lifetime = lifetime
+        self._uploads: dict[Key, Upload] = {}
+        self._kept: dict[Key, Kept] = {}
+        self._held = 0  # bytes of memory in all of them
+        self._sweep: Optional[Timer] = None
+
+    def __len__(self) -> int:
+        return len(self._uploads) + len(self._kept)
+
+    def request_received(self, request: Request) -> Union[Response, Deferred]:
+        """Answer a request that carries a block option."""
+        for number in (BLOCK1, BLOCK2):
+            value = request.options.uint(number)
+            if value is not None and decode_block(value) is None:
+                return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")  # §2.2
+        block1 = _block(request.options, BLOCK1)
+        if block1 is not None:
+            return self._upload(request, block1)
+        block2 = _block(request.options, BLOCK2)
+        assert block2 is not None
+        if block2.number:
+            kept = self._kept.get(_key(request))
+            if kept is not None:
+                kept.touched = request.now
+                if block2.offset + block2.size >= kept.source.size:
+                    self._drop(self._kept, _key(request))
+                return self._slice(kept.response, kept.source, block2)
+            if request.code not in _SAFE_TO_REPEAT:
+                return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"that response is not kept any more")
+        resource = self._site.route(request)
+        if isinstance(resource, Response):
+            return resource
+        return self._handle(request, resource)
+
+    def whole_body_received(self, request: Request, resource: Resource) -> Union[Response, Deferred]:
+        """Answer a request whose body came in one piece, to a resource that streams bodies."""
+        assert resource.upload is not None
+        sink = resource.upload(request)
+        if isinstance(sink, Response):
+            return sink
+        refusal = sink.write_at(0, request.payload)
+        return self._finished(request, sink, refusal)
+
+    def respond(self, request: Request, response: Response) -> Response:
+        """Return the part of `response` that `request` asks for, with the block options that belong to it."""
+        block1 = _block(request.options, BLOCK1)
+        if block1 is not None:
+            response = _with(response, ((BLOCK1, Block(block1.number, False, block1.szx).encode()),))
+        block2 = _block(request.options, BLOCK2)
+        payload = response.payload
+        size = len(payload) if isinstance(payload, bytes) else payload.size
+        if block2 is None:
+            if isinstance(payload, bytes) and size <= 16 << MAX_SZX:
+                return response
+            block2 = Block(0, False, MAX_SZX)
+        source = as_source(payload)
+        if size > block2.size and block2.number == 0 and not self._keep(request, response, source):
+            return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
+        return self._slice(response, source, block2)
+
+    # Block1
+
+    def _upload(self, request: Request, block: Block) -> Union[Response, Deferred]:
+        key = _key(request)
+        size = len(request.payload)
+        if size > block.size or (block.more and size != block.size):
+            return Response(codes.BAD_REQUEST, b"the block's length is not what its option says")  # §2.2
+        upload = self._uploads.get(key)
+        if block.number == 0:
+            self._drop(self._uploads, key)
+            opened = self._open(request)
+            if isinstance(opened, Response):
+                return opened
+            upload = opened
+        if upload is None:
+            return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"the blocks before this one are missing")  # §2.9.2
+        upload.touched = request.now
+        if block.offset != upload.offset:
+            if block.more and block.offset + size == upload.offset:
+                return _continue(block)
+            return Response(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}".encode())
+        held = upload.held
+        refusal = upload.sink.write_at(block.offset, request.payload)
+        upload.offset += size
+        if block.more and refusal is None:
+            self._held += upload.held - held
+            if block.number == 0:
+                self._uploads[key] = upload
+                self._arm(request.now)
+            if self._held > self._limits.open_body_bytes:
+                self._drop_quiet(request.now, self._limits.body_grace)
+            if self._held > self._limits.open_body_bytes:
+                self._drop(self._uploads, key)
+                return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
+            return _continue(block)
+        if self._uploads.pop(key, None) is not None:
+            self._held -= held
+        if isinstance(upload.sink, BytesSink) and refusal is None:
+            whole = Request(request.code, request.path, request.options, bytes(upload.sink.data), request.now)
+            whole.args = request.args
+            routed = self._site.route(whole)
+            return routed if isinstance(routed, Response) else self._handle(whole, routed)
+        return self._finished(request, upload.sink, refusal)
+
+    def _open(self, request: Request) -> Union[Upload, Response]:
+        resource = self._site.route(request)
+        if isinstance(resource, Response):
+            return resource
+        if not self._make_room(request.now):
+            return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
+        if resource.upload is not None and request.code == codes.PUT:
+            sink = resource.upload(request)
+            return sink if isinstance(sink, Response) else Upload(sink, request.now)
+        announced = request.options.uint(SIZE1)
+        if announced is not None and announced > resource.max_body:
+            return too_large(resource.max_body)
+        return Upload(BytesSink(resource.max_body), request.now)
+
+    def _finished(self, request: Request, sink: Sink, refusal: Optional[Response]) -> Union[Response, Deferred]:
+        if refusal is not None:
+            sink.abort("refused")
+            return self.respond(request, refusal)
+        answer = Deferred(request)
+        sink.finish(answer)
+        return answer
+
+    # Block2
+
+    def _handle(self, request: Request, resource: Resource) -> Union[Response, Deferred]:
+        response = resource.handlers[request.code](request)
+        return response if isinstance(response, Deferred) else self.respond(request, response)
+
+    def _keep(self, request: Request, response: Response, source: Source) -> bool:
+        """Keep a long response for its further blocks; False if there is no room and it cannot be made again."""
+        key = _key(request)
+        self._drop(self._kept, key)
+        kept = Kept(response, source, request.now)
+        if self._make_room(request.now, kept.held):
+            self._kept[key] = kept
+            self._held += kept.held
+            self._arm(request.now)
+            return True
+        return request.code in _SAFE_TO_REPEAT
+
+    def _slice(self, response: Response, source: Source, block: Block) -> Response:
+        offset = block.offset
+        size = source.size
+        if offset >= size and offset:
+            return Response(codes.BAD_REQUEST, f"the body has {size} bytes".encode())
+        more = offset + block.size < size
+        added = [(BLOCK2, Block(block.number, more, block.szx).encode())]
+        if source.etag is not None and not response.options.mask & 1 << ETAG:
+            added.append((ETAG, source.etag))
+        if block.number == 0:
+            added.append((SIZE2, encode_uint(size)))  # §4: known here, and of use to whoever stores the body
+        sliced = _with(response, added)
+        sliced.payload = source.read_at(offset, block.size)
+        return sliced
+
+    # Bounds
+
+    def _make_room(self, now: float, wanted: int = 0) -> bool:
+        """Whether one more body may be opened; those that have been quiet for a while are given up for it."""
+        if self._has_room(wanted):
+            return True
+        self._drop_quiet(now, self._limits.body_grace)
+        return self._has_room(wanted)
+
+    def _has_room(self, wanted: int) -> bool:
+        return len(self) < self._limits.open_bodies and self._held + wanted <= self._limits.open_body_bytes
+
+    def _drop(self, bodies: Union[dict[Key, Upload], dict[Key, Kept]], key: Key) -> None:
+        body = bodies.pop(key, None)
+        if body is not None:
+            self._held -= body.held
+            body.drop()
+
+    def _drop_quiet(self, now: float, age: float) -> None:
+        for key in [key for key, upload in self._uploads.items() if upload.touched + age <= now]:
+            self._drop(self._uploads, key)
+        for key in [key for key, kept in self._kept.items() if kept.touched + age <= now]:
+            self._drop(self._kept, key)
+
+    def _arm(self, now: float) -> None:
+        if self._sweep is None:
+            self._sweep = self._timers.after(self._lifetime, now, self._swept)
+
+    def _swept(self, now: float) -> None:
+        self._sweep = None
+        self._drop_quiet(now, self._lifetime)
+        if len(self):
+            self._arm(now)
+
+
+def _key(request: Request) -> Key:
+    items = tuple([item for item in request.options.items if item[0] not in _PER_BLOCK])
+    return request.path, request.code, items
+
+
+def _block(options: Options, number: int) -> Optional[Block]:
+    value = options.uint(number) if options.mask & 1 << number else None
+    return None if value is None else decode_block(value)
+
+
+def _continue(block: Block) -> Response:
+    return Response(codes.CONTINUE, options=Options(((BLOCK1, block.encode()),)))
+
+
+def _with(response: Response, added: Union[list[tuple[int, bytes]], tuple[tuple[int, bytes], ...]]) -> Response:
+    changed = Response(response.code, response.payload)
+    changed.options = Options((*response.options.items, *added)) if added else NO_OPTIONS
+    return changed

@@ -1,0 +1,141 @@
+"""Bodies longer than a message: where their bytes come from and go to, one block of memory each (RFC 7959)."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple, Optional, Protocol, Union
+
+from minicoap.codec import codes
+from minicoap.codec.options import SIZE1, encode_uint
+from minicoap.core.request import Deferred, Response
+
+MAX_SZX = 6  # 1024 bytes, the largest block (RFC 7959 §2.2)
+MAX_BLOCK_NUMBER = (1 << 20) - 1
+
+
+class Block(NamedTuple):
+    """The value of a Block1 or Block2 option (RFC 7959 §2.2): number, whether more follow, size exponent."""
+
+    number: int
+    more: bool
+    szx: int
+
+    @property
+    def size(self) -> int:
+        """The block's length in bytes."""
+        return 16 << self.szx
+
+    @property
+    def offset(self) -> int:
+        """Where in the body the block begins, in bytes."""
+        return self.number << (self.szx + 4)
+
+    def encode(self) -> bytes:
+        """Return the option's value."""
+        return encode_uint(self.number << 4 | self.more << 3 | self.szx)
+
+
+def decode_block(value: int) -> Optional[Block]:
+    """Return the block that an option's value names; None for the reserved size exponent 7 (§2.2)."""
+    szx = value & 7
+    return Block(value >> 4, bool(value & 8), szx) if szx <= MAX_SZX else None
+
+
+class Source(Protocol):
+    """A body to be sent, read at any offset. `etag` names its content: other content, another etag."""
+
+    @property
+    def size(self) -> int:
+        """Length of the body in bytes."""
+
+    @property
+    def etag(self) -> Optional[bytes]:
+        """One to eight bytes; None where the receiver is not to be told."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, fewer only at the end; may raise OSError."""
+
+
+class Sink(Protocol):
+    """Takes the body of an upload block by block, in order."""
+
+    def write_at(self, offset: int, data: bytes) -> Optional[Response]:
+        """Take a block; a response returned refuses the rest of the body and is the answer to the request."""
+
+    def finish(self, answer: Deferred) -> None:
+        """The body is complete; resolve `answer`, now or later."""
+
+    def abort(self, reason: str) -> None:
+        """The body will not be completed: let go of what was taken."""
+
+
+class ClientSink(Protocol):
+    """Takes the body of a response block by block, in order."""
+
+    def begin(self, response: Response, size: Optional[int]) -> None:
+        """The first block has come; `response` carries its options, `size` the body's length if the server said it.
+
+        Raise BodyError to stop, for example because the ETag is not the one that a resumed download began with.
+        """
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Take a block; may raise OSError, which ends the request."""
+
+
+class BytesSource:
+    """A body that is in memory."""
+
+    __slots__ = ("_data", "_etag")
+
+    def __init__(self, data: bytes, etag: Optional[bytes] = None) -> None:
+        self._data = data
+        self._etag = etag if etag is not None else zlib.crc32(data).to_bytes(4, "big")
+
+    @property
+    def size(self) -> int:
+        """Length of the body in bytes."""
+        return len(self._data)
+
+    @property
+    def etag(self) -> Optional[bytes]:
+        """The one given, or a checksum of the content."""
+        return self._etag
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return a slice of the body."""
+        return self._data[offset : offset + length]
+
+
+class BytesSink:
+    """Assembles an upload in memory, up to `limit` bytes."""
+
+    __slots__ = ("_limit", "data")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.data = bytearray()
+
+    def write_at(self, offset: int, data: bytes) -> Optional[Response]:
+        """Append a block; answers 4.13 with Size1 once the body is longer than the limit (RFC 7959 §2.9.3)."""
+        if len(self.data) + len(data) > self._limit:
+            return too_large(self._limit)
+        self.data += data
+        return None
+
+    def finish(self, answer: Deferred) -> None:
+        """Assembled bodies are handed to the resource's handler by the block layer itself."""
+
+    def abort(self, reason: str) -> None:
+        """Forget the bytes."""
+        self.data = bytearray()
+
+
+def too_large(limit: int) -> Response:
+    """Return 4.13 that says how many bytes would be taken (RFC 7959 §2.9.3, §4)."""
+    return Response(codes.REQUEST_ENTITY_TOO_LARGE, options=((SIZE1, encode_uint(limit)),))
+
+
+def as_source(payload: Union[bytes, Source]) -> Source:
+    """Return `payload` as a source."""
+    return BytesSource(payload) if isinstance(payload, bytes) else payload
+

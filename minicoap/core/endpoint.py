@@ -1,0 +1,179 @@
+"""The endpoint: client and server at once, without I/O. The one class that shells know.
+
+A shell hands in what arrives, and the time; it takes out what is to be sent, and when to call again. Everything between
+are the layers, entered in this order and left by the same doors: codec, reliability, exchange, blocks, resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Callable, Optional, Union
+
+from minicoap.codec import codes
+from minicoap.codec.message import Options, decode
+from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint
+from minicoap.core.block_client import Transfer
+from minicoap.core.block_server import BlockServer
+from minicoap.core.body import ClientSink, Source
+from minicoap.core.entropy import Entropy
+from minicoap.core.exchange import Exchanges
+from minicoap.core.parameters import Limits, TransmissionParameters
+from minicoap.core.peer import Peers
+from minicoap.core.reliability import Reliability
+from minicoap.core.request import Path, Response
+from minicoap.core.resource import Site
+from minicoap.core.timers import Timers
+from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError
+
+
+class EndpointCore:
+    """A CoAP endpoint (RFC 7252) over UDP as a `DatagramMachine`.
+
+    `site` holds the resources it serves; `parameters` and `limits` are fixed for its life. Raises UsageError for
+    parameters that cannot work.
+    """
+
+    def __init__(
+        self,
+        entropy: Entropy,
+        *,
+        site: Optional[Site] = None,
+        parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
+        limits: Limits = Limits(),  # noqa: B008  immutable
+    ) -> None:
+        parameters.check()
+        lifetime = parameters.exchange_lifetime
+        self.site = site if site is not None else Site()
+        self._limits = limits
+        self._outbox: list[tuple[bytes, Path]] = []
+        self._timers = Timers()
+        self._decoded: dict[bytes, Options] = {}
+        self._peers = Peers(entropy, self._timers, limits.peers, lifetime)
+        self._blocks = BlockServer(self.site, self._timers, limits, lifetime)
+        self._exchanges = Exchanges(self.site, self._blocks, self._peers, self._timers, entropy, parameters)
+        self._reliability = Reliability(
+            self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
+        )
+        self._exchanges.reliability = self._reliability
+
+    # DatagramMachine
+
+    def datagram_received(self, data: bytes, path: Path, now: float) -> None:
+        """Take a datagram that came from `path`."""
+        try:
+            message = decode(data, self._decoded)
+        except MessageFormatError as error:
+            self._reliability.malformed_received(error, path)
+            return
+        code = message.code
+        if 0 < code < 32:
+            self._reliability.request_received(message, path, now)
+        elif code == 0:
+            self._reliability.empty_received(message, path, now)
+        elif 64 <= code < 192:
+            self._reliability.response_received(message, path, now)
+        else:
+            self._reliability.reserved_received(message, path)
+
+    def path_failed(self, path: Path, error: OSError, now: float) -> None:
+        """End everything under way with the peer at `path` by a PathError."""
+        peer = self._peers.find(path)
+        if peer is None:
+            return
+        failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
+        self._reliability.fail_all(peer, failure, now)
+        for exchange in list(peer.exchanges.values()):
+            exchange.answer(failure, now)
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Path]]:
+        """Return what is to be sent, and forget it."""
+        outbox = self._outbox
+        datagrams = outbox[:]
+        outbox.clear()
+        return datagrams
+
+    def next_timeout(self) -> Optional[float]:
+        """When the earliest timer is due."""
+        return self._timers.next_deadline()
+
+    def handle_timeout(self, now: float) -> None:
+        """Run the timers that are due."""
+        self._timers.run(now)
+
+    # Client
+
+    def request(
+        self,
+        code: int,
+        path: Path,
+        done: Callable[[Union[Response, CoapError]], None],
+        now: float,
+        *,
+        uri_path: Sequence[str] = (),
+        query: Sequence[str] = (),
+        payload: Union[bytes, Source] = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        confirmable: bool = True,
+        timeout: Optional[float] = None,
+        sink: Optional[ClientSink] = None,
+        offset: int = 0,
+        szx: int = 6,
+    ) -> Transfer:
+        """Send a request to `path`; bodies of any size travel block by block in both directions.
+
+        `done` is called once, never from inside this call: with the response, whatever its code, or with the error
+        that ended the exchange. `timeout` is the most that a single exchange may take, in seconds. With `sink` the body
+        of a successful response goes there, beginning at `offset` bytes (a multiple of the block size, 16 << szx), and
+        the response that `done` gets has no payload. Raises UsageError for arguments that cannot work, NetworkError if
+        the endpoint has no room for another request.
+        """
+        items = [(URI_PATH, segment.encode()) for segment in uri_path]
+        items.extend((URI_QUERY, argument.encode()) for argument in query)
+        if content_format is not None:
+            items.append((CONTENT_FORMAT, encode_uint(content_format)))
+        if accept is not None:
+            items.append((ACCEPT, encode_uint(accept)))
+        items.extend(options)
+        transfer = Transfer(
+            self._exchanges,
+            path,
+            code,
+            items,
+            payload,
+            done,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            offset=offset,
+            szx=szx,
+            assembled_limit=self._limits.assembled_body,
+        )
+        transfer.start(now)
+        return transfer
+
+    def ping(self, path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
+        """Send an empty confirmable message, which a CoAP endpoint answers with a reset (RFC 7252 §4.3).
+
+        `done` is called with None once it has, or with the error. Raises NetworkError if there is no room.
+        """
+
+        def on_outcome(error: Optional[CoapError], when: float) -> None:
+            done(None if isinstance(error, ResetError) else error)
+
+        peer = self._peers.reach(path, now)
+        if peer is None or self._reliability.send(peer, codes.EMPTY, b"", Options(), b"", now, on_outcome) is None:
+            raise NetworkError("too many messages are under way; see Limits")
+
+    # What is kept, for tests and health reports
+
+    def footprint(self) -> dict[str, int]:
+        """Return how many peers, remembered answers, pending answers, open bodies and timers are kept."""
+        return {
+            "peers": len(self._peers),
+            "remembered": self._reliability.remembered,
+            "pending": self._reliability.pending,
+            "bodies": len(self._blocks),
+            "timers": len(self._timers),
+        }

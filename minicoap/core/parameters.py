@@ -1,0 +1,67 @@
+"""What an endpoint may be told: the protocol's times (RFC 7252 §4.8) and the bounds of its memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minicoap.errors import UsageError
+
+
+class TransmissionParameters(NamedTuple):
+    """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s."""
+
+    ack_timeout: float = 2.0
+    ack_random_factor: float = 1.5
+    max_retransmit: int = 4
+    nstart: int = 1
+    default_leisure: float = 5.0
+    probing_rate: float = 1.0
+    max_latency: float = 100.0
+
+    @property
+    def max_transmit_span(self) -> float:
+        """From the first transmission of a confirmable message to its last (§4.8.2)."""
+        return self.ack_timeout * ((1 << self.max_retransmit) - 1) * self.ack_random_factor
+
+    @property
+    def max_transmit_wait(self) -> float:
+        """From the first transmission to giving up on an acknowledgement (§4.8.2)."""
+        return self.ack_timeout * ((2 << self.max_retransmit) - 1) * self.ack_random_factor
+
+    @property
+    def processing_delay(self) -> float:
+        """The longest a node takes to turn a request into an acknowledgement (§4.8.2)."""
+        return self.ack_timeout
+
+    @property
+    def exchange_lifetime(self) -> float:
+        """How long a message ID of a confirmable message must not be used again (§4.8.2)."""
+        return self.max_transmit_span + 2 * self.max_latency + self.processing_delay
+
+    @property
+    def non_lifetime(self) -> float:
+        """How long a message ID of a non-confirmable message must not be used again (§4.8.2)."""
+        return self.max_transmit_span + self.max_latency
+
+    def check(self) -> TransmissionParameters:
+        """Return self; raises UsageError for values that cannot work."""
+        if self.ack_timeout <= 0 or self.ack_random_factor < 1 or self.max_retransmit < 0 or self.nstart < 1:
+            raise UsageError(
+                "ack_timeout must be above 0, ack_random_factor and nstart at least 1, max_retransmit at least 0"
+            )
+        return self
+
+
+class Limits(NamedTuple):
+    """How much an endpoint keeps, whatever the network does. Each overflow has the answer named beside it."""
+
+    peers: int = 65536  # further peers: the longest idle one is forgotten; if none is idle, messages to new ones fail
+    queued_messages: int = 64  # per peer, behind NSTART; further requests fail at once with RequestTimeout
+    remembered_answers: int = 200_000  # further ones push out the older half
+    remembered_bytes: int = 32 * 1024 * 1024  # the same, by bytes
+    deferred: int = 10_000  # requests awaiting a late answer; further ones are answered 5.03 with Max-Age
+    open_bodies: int = 1024  # block-wise bodies under way; further ones are answered 5.03 unless one has gone quiet
+    open_body_bytes: int = 16 * 1024 * 1024  # what those bodies hold in memory together; the same answer
+    body_grace: float = 30.0  # seconds after which a quiet body may be given up for a new one
+    assembled_body: int = 16 * 1024 * 1024  # bytes of a response body that the client keeps in memory; then BodyError
+    piggyback_delay: float = 1.0  # seconds a deferred answer may take and still travel in the acknowledgement

@@ -1,0 +1,116 @@
+"""All that an endpoint keeps of one other party, so that bounding and forgetting it is one operation."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Optional
+
+from minicoap.core.entropy import Entropy
+from minicoap.core.request import Path
+from minicoap.core.timers import Timer, Timers
+
+if TYPE_CHECKING:
+    from minicoap.core.exchange import Exchange
+    from minicoap.core.reliability import Outgoing
+
+_OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
+
+
+class Peer:
+    """One party.
+
+    `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
+    messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token.
+    """
+
+    __slots__ = ("_message_id", "exchanges", "index", "outstanding", "path", "touched", "waiting")
+
+    def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
+        self.path = path
+        self.index = index
+        self.touched = now
+        self._message_id = message_id
+        self.outstanding: dict[int, Outgoing] = {}
+        self.waiting: Optional[deque[Outgoing]] = None
+        self.exchanges: dict[bytes, Exchange] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way with it."""
+        return not (self.outstanding or self.waiting or self.exchanges)
+
+    def next_message_id(self) -> int:
+        """Return a message ID that has not been used towards this peer for the longest time (RFC 7252 §4.4)."""
+        message_id = self._message_id
+        while message_id in self.outstanding:
+            message_id = (message_id + 1) & 0xFFFF
+        self._message_id = (message_id + 1) & 0xFFFF
+        return message_id
+
+
+class Peers:
+    """The peers of an endpoint by path, at most `limit`.
+
+    A peer is forgotten once nothing is under way with it and `lifetime` seconds, EXCHANGE_LIFETIME, have passed since
+    it was last used: until then its message IDs must not be used again (RFC 7252 §4.4).
+    """
+
+    __slots__ = ("_by_path", "_entropy", "_lifetime", "_limit", "_next_index", "_sweep", "_timers")
+
+    def __init__(self, entropy: Entropy, timers: Timers, limit: int, lifetime: float) -> None:
+        self._entropy = entropy
+        self._timers = timers
+        self._limit = limit
+        self._lifetime = lifetime
+        self._next_index = 0
+        self._sweep: Optional[Timer] = None
+        self._by_path: dict[Path, Peer] = {}  # in the order of last use
+
+    def __len__(self) -> int:
+        return len(self._by_path)
+
+    def find(self, path: Path) -> Optional[Peer]:
+        """Return the peer at `path` if it is known."""
+        return self._by_path.get(path)
+
+    def reach(self, path: Path, now: float) -> Optional[Peer]:
+        """Return the peer at `path`, a new one if need be; None if the table is full of peers that are busy."""
+        by_path = self._by_path
+        peer = by_path.pop(path, None)
+        if peer is None:
+            if len(by_path) >= self._limit and not self._forget_oldest_idle():
+                return None
+            self._next_index += 1
+            peer = Peer(path, self._next_index, self._entropy.integer(16), now)
+            if self._sweep is None:
+                self._sweep = self._timers.after(self._lifetime, now, self._forget_unused)
+        peer.touched = now
+        by_path[path] = peer
+        return peer
+
+    def _forget_oldest_idle(self) -> bool:
+        for path in list(_first(self._by_path, _OLDEST_TRIED)):
+            if self._by_path[path].is_idle:
+                del self._by_path[path]
+                return True
+        return False
+
+    def _forget_unused(self, now: float) -> None:
+        self._sweep = None
+        by_path = self._by_path
+        expired = []
+        for path, peer in by_path.items():
+            if peer.touched + self._lifetime > now:
+                break
+            expired.append(path)
+        for path in expired:
+            peer = by_path.pop(path)
+            if not peer.is_idle:
+                peer.touched = now
+                by_path[path] = peer
+        if by_path:
+            self._sweep = self._timers.after(self._lifetime, now, self._forget_unused)
+
+
+def _first(by_path: dict[Path, Peer], count: int) -> list[Path]:
+    return [path for path, _ in zip(by_path, range(count))]

@@ -1,0 +1,374 @@
+"""The message layer on UDP: confirmable messages, their repetition and acknowledgement (RFC 7252 §4).
+
+Types and message IDs exist in this file only. Above it there are requests, responses, tokens; below it datagrams. What
+comes from above is sent by `send` and told its outcome once; a request that comes from below is handed up, and what the
+layer above returns travels in the acknowledgement, unless it is late: then an empty acknowledgement goes first and the
+answer follows as a message of its own (§5.2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Callable, Optional, Protocol, Union
+
+from minicoap.codec import codes
+from minicoap.codec.message import ACK, CON, NON, RST, VERSION_BITS, Message, Options, encode
+from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH
+from minicoap.core.deduplication import Deduplication
+from minicoap.core.entropy import Entropy
+from minicoap.core.parameters import Limits, TransmissionParameters
+from minicoap.core.peer import Peer, Peers
+from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
+from minicoap.core.timers import Timer, Timers
+from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
+
+Outcome = Callable[[Optional[CoapError], float], None]
+"""Told once how a confirmable message fared: None for acknowledged, else the error; and the time."""
+
+_OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers are pending
+
+# §4.5: repeating these must not carry them out again. PUT and DELETE are idempotent unless they carry a condition; the
+# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method.
+_NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
+_ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
+
+
+class Above(Protocol):
+    """The layer that this one hands things to."""
+
+    def request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
+        """Answer a request."""
+
+    def late_response(self, request: Request, response: Response) -> Response:
+        """Return the response that a deferred answer leads to, ready for one datagram."""
+
+    def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
+        """Take a response; False if nobody waits for it, or it cannot be used."""
+
+
+class Outgoing:
+    """A confirmable message until it is acknowledged, rejected or given up."""
+
+    __slots__ = (
+        "data", "message_id", "on_outcome", "peer", "reliability", "retransmissions", "timeout", "timer", "token",
+    )  # fmt: skip
+
+    def __init__(
+        self, reliability: Reliability, peer: Peer, message_id: int, token: bytes, data: bytes, on_outcome: Outcome
+    ) -> None:
+        self.reliability = reliability
+        self.peer = peer
+        self.message_id = message_id
+        self.token = token
+        self.data = data
+        self.on_outcome = on_outcome
+        self.retransmissions = 0
+        self.timeout = 0.0
+        self.timer: Optional[Timer] = None
+
+    def timed_out(self, now: float) -> None:
+        """No acknowledgement has come in time: repeat the message, or give up."""
+        self.reliability.outgoing_timed_out(self, now)
+
+
+class Pending:
+    """A request whose answer is not there yet."""
+
+    __slots__ = ("acknowledged", "key", "message", "path", "reliability", "remembers", "timer")
+
+    def __init__(self, reliability: Reliability, message: Message, path: Path, key: int, remembers: bool) -> None:
+        self.reliability = reliability
+        self.message = message
+        self.path = path
+        self.key = key
+        self.remembers = remembers
+        self.acknowledged = False
+        self.timer: Optional[Timer] = None
+
+    def acknowledge(self, now: float) -> None:
+        """Send the empty acknowledgement: the answer will be late (§5.2.2)."""
+        self.acknowledged = True
+        self.reliability.send_empty(ACK, self.message.message_id, self.path)
+
+    def answered(self, request: Request, response: Response, now: float) -> None:
+        """Send the answer."""
+        self.reliability.pending_answered(self, request, response, now)
+
+
+class Reliability:
+    """The message layer of one endpoint; `outbox` is the list that datagrams to send are appended to."""
+
+    def __init__(
+        self,
+        above: Above,
+        outbox: list[tuple[bytes, Path]],
+        peers: Peers,
+        timers: Timers,
+        entropy: Entropy,
+        parameters: TransmissionParameters,
+        limits: Limits,
+    ) -> None:
+        self._above = above
+        self._outbox = outbox
+        self._peers = peers
+        self._timers = timers
+        self._entropy = entropy
+        self._parameters = parameters
+        self._limits = limits
+        self._pending = 0
+        self._answers = Deduplication(
+            timers, parameters.exchange_lifetime, limits.remembered_answers, limits.remembered_bytes
+        )
+
+    @property
+    def pending(self) -> int:
+        """How many requests await a late answer."""
+        return self._pending
+
+    @property
+    def remembered(self) -> int:
+        """How many answers are kept for repeated requests."""
+        return len(self._answers)
+
+    # Sending
+
+    def send(
+        self, peer: Peer, code: int, token: bytes, options: Options, payload: bytes, now: float, on_outcome: Outcome
+    ) -> Optional[Outgoing]:
+        """Send a confirmable message, at once or when NSTART allows (§4.7); None if its queue is full.
+
+        `on_outcome` is called once, never from inside this call.
+        """
+        message_id = peer.next_message_id()
+        data = encode(Message(CON, code, message_id, token, options, payload))
+        outgoing = Outgoing(self, peer, message_id, token, data, on_outcome)
+        if len(peer.outstanding) < self._parameters.nstart:
+            self._transmit_first(outgoing, now)
+            return outgoing
+        if peer.waiting is None:
+            peer.waiting = deque()
+        if len(peer.waiting) >= self._limits.queued_messages:
+            return None
+        peer.waiting.append(outgoing)
+        return outgoing
+
+    def send_unreliably(self, peer: Peer, code: int, token: bytes, options: Options, payload: bytes) -> None:
+        """Send a non-confirmable message (§4.3)."""
+        self._outbox.append((encode(Message(NON, code, peer.next_message_id(), token, options, payload)), peer.path))
+
+    def send_empty(self, type: int, message_id: int, path: Path) -> None:
+        """Send an empty message: acknowledgement or reset (§4.1)."""
+        self._outbox.append((bytes((VERSION_BITS | type << 4, 0, message_id >> 8, message_id & 0xFF)), path))
+
+    def withdraw(self, outgoing: Outgoing, now: float) -> None:
+        """Stop repeating a message; its outcome is not told."""
+        peer = outgoing.peer
+        if peer.outstanding.get(outgoing.message_id) is outgoing:
+            self._settle(outgoing, now)
+        elif peer.waiting is not None and outgoing in peer.waiting:
+            peer.waiting.remove(outgoing)
+
+    def fail_all(self, peer: Peer, error: CoapError, now: float) -> None:
+        """Give up every message to a peer that cannot be reached."""
+        failed = list(peer.outstanding.values()) + list(peer.waiting or ())
+        peer.waiting = None
+        for outgoing in failed:
+            if peer.outstanding.get(outgoing.message_id) is outgoing:
+                self._settle(outgoing, now)
+            outgoing.on_outcome(error, now)
+
+    def _transmit_first(self, outgoing: Outgoing, now: float) -> None:
+        parameters = self._parameters
+        outgoing.peer.outstanding[outgoing.message_id] = outgoing
+        # §4.2: the initial timeout is drawn from ACK_TIMEOUT to ACK_TIMEOUT * ACK_RANDOM_FACTOR, then doubled.
+        outgoing.timeout = self._entropy.uniform(
+            parameters.ack_timeout, parameters.ack_timeout * parameters.ack_random_factor
+        )
+        self._outbox.append((outgoing.data, outgoing.peer.path))
+        self._arm(outgoing, now)
+
+    def _arm(self, outgoing: Outgoing, now: float) -> None:
+        outgoing.timer = self._timers.at(now + outgoing.timeout, outgoing.timed_out)
+
+    def outgoing_timed_out(self, outgoing: Outgoing, now: float) -> None:
+        """Repeat a message with twice the timeout, or give it up after MAX_RETRANSMIT times (§4.2)."""
+        if outgoing.retransmissions >= self._parameters.max_retransmit:
+            self._settle(outgoing, now)
+            outgoing.on_outcome(
+                RequestTimeout(f"no acknowledgement after {outgoing.retransmissions + 1} transmissions"), now
+            )
+            return
+        outgoing.retransmissions += 1
+        outgoing.timeout *= 2
+        self._outbox.append((outgoing.data, outgoing.peer.path))
+        self._arm(outgoing, now)
+
+    def _settle(self, outgoing: Outgoing, now: float) -> None:
+        """Take a message out of the outstanding ones and let the next in line go."""
+        peer = outgoing.peer
+        del peer.outstanding[outgoing.message_id]
+        if outgoing.timer is not None:
+            outgoing.timer.cancel()
+        while peer.waiting and len(peer.outstanding) < self._parameters.nstart:
+            self._transmit_first(peer.waiting.popleft(), now)
+
+    # Receiving
+
+    def malformed_received(self, error: MessageFormatError, path: Path) -> None:
+        """Reject a confirmable message that is no message with a reset, ignore any other (§4.2, §4.3)."""
+        if error.header is not None and error.header[0] == CON:
+            self.send_empty(RST, error.header[2], path)
+
+    def empty_received(self, message: Message, path: Path, now: float) -> None:
+        """Take an acknowledgement or a reset; answer an empty confirmable message, a ping, with a reset (§4.3)."""
+        if message.type == CON:
+            self.send_empty(RST, message.message_id, path)
+            return
+        peer = self._peers.find(path)
+        outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
+        if outgoing is None or message.type == NON:
+            return
+        self._settle(outgoing, now)
+        error = None if message.type == ACK else ResetError("the peer rejected the message with a reset")
+        outgoing.on_outcome(error, now)
+
+    def response_received(self, message: Message, path: Path, now: float) -> None:
+        """Take a response: piggybacked, or separate and then acknowledged, or rejected (§5.2, §5.3.2)."""
+        peer = self._peers.find(path)
+        if message.type == ACK:
+            outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
+            if outgoing is None or outgoing.token != message.token:
+                return
+            self._settle(outgoing, now)
+            outgoing.on_outcome(None, now)
+            self._above.response_received(message, peer, now)
+            return
+        if message.type == RST:
+            return  # §4.2: only an empty message can be a reset
+        if message.type == NON:
+            self._above.response_received(message, peer, now)
+            return
+        if peer is None:
+            self.send_empty(RST, message.message_id, path)
+            return
+        # A repetition of a response taken before is acknowledged again, though nobody waits for it any more.
+        key = peer.index << 16 | message.message_id
+        record = bytes((len(message.token), 0, 0, 0)) + message.token
+        if self._answers.recall(key) == record:
+            self.send_empty(ACK, message.message_id, path)
+        elif self._above.response_received(message, peer, now):
+            self._answers.remember(key, record, now)
+            self.send_empty(ACK, message.message_id, path)
+        else:
+            self.send_empty(RST, message.message_id, path)
+
+    def reserved_received(self, message: Message, path: Path) -> None:
+        """Reject a confirmable message of a reserved class (§4.2)."""
+        if message.type == CON:
+            self.send_empty(RST, message.message_id, path)
+
+    def request_received(self, message: Message, path: Path, now: float) -> None:
+        """Answer a request, once if it matters (§4.5)."""
+        if message.type > NON:
+            return  # §4.2: acknowledgements and resets carry no requests
+        mask = message.options.mask
+        if message.type == NON and mask & NOT_UNDERSTOOD:
+            return  # §5.4.1: rejected, which §4.3 allows to do in silence
+        remembers = message.code in _NOT_IDEMPOTENT or mask & _ORDER_MATTERS != 0
+        key = 0
+        peer: Optional[Peer] = None
+        if remembers or self._pending:
+            peer = self._peers.reach(path, now)
+            if peer is None:
+                return
+            key = peer.index << 16 | message.message_id
+            known = self._answers.recall(key)
+            if known is not None and self._is_repetition(known, message, path):
+                return
+            if self._pending >= self._limits.deferred:
+                overloaded = Response(codes.SERVICE_UNAVAILABLE, max_age=_OVERLOAD_MAX_AGE)
+                self._reply(message, path, overloaded, now)
+                return
+        answer = self._above.request_received(message, path, now)
+        if isinstance(answer, Deferred):
+            early = answer.response
+            if early is None:
+                self._await(answer, message, path, remembers, now)
+                return
+            answer = self._above.late_response(answer.request, early)
+        data = self._reply(message, path, answer, now)
+        if remembers and data is not None:
+            self._answers.remember(key, data, now)
+
+    def _is_repetition(self, known: Union[bytes, Pending], message: Message, path: Path) -> bool:
+        """Answer a repeated request as the first was; the same ID with another token is a new request."""
+        if isinstance(known, bytes):
+            # A record with code 0 is that of a response taken, no answer of ours.
+            if known[4 : 4 + (known[0] & 15)] != message.token or known[1] == 0:
+                return False
+            # §4.5: a repeated NON is ignored in silence
+            if message.type == CON:
+                self._outbox.append((known, path))
+            return True
+        if known.message.token != message.token:
+            return False
+        if known.acknowledged and message.type == CON:
+            self.send_empty(ACK, message.message_id, path)
+        return True
+
+    def _reply(self, message: Message, path: Path, response: Response, now: float) -> Optional[bytes]:
+        """Send `response` in the acknowledgement of `message`, or as NON if it was one (§5.2.3)."""
+        payload = response.payload
+        assert isinstance(payload, bytes)
+        type = ACK
+        message_id = message.message_id
+        if message.type == NON:
+            peer = self._peers.reach(path, now)
+            if peer is None:
+                return None
+            type = NON
+            message_id = peer.next_message_id()
+        token = message.token
+        head = bytes((VERSION_BITS | type << 4 | len(token), response.code, message_id >> 8, message_id & 0xFF))
+        raw = response.options.raw
+        data = b"%b%b%b\xff%b" % (head, token, raw, payload) if payload else head + token + raw
+        self._outbox.append((data, path))
+        return data
+
+    # Late answers
+
+    def _await(self, answer: Deferred, message: Message, path: Path, remembers: bool, now: float) -> None:
+        peer = self._peers.reach(path, now)
+        if peer is None:
+            return
+        key = peer.index << 16 | message.message_id
+        pending = Pending(self, message, path, key, remembers)
+        self._answers.remember(key, pending, now)
+        self._pending += 1
+        if message.type == CON:
+            pending.timer = self._timers.after(self._limits.piggyback_delay, now, pending.acknowledge)
+        answer.on_resolved(pending.answered)
+
+    def pending_answered(self, pending: Pending, request: Request, response: Response, now: float) -> None:
+        """Send a late answer: piggybacked if its acknowledgement is still owed, else confirmable on its own."""
+        self._pending -= 1
+        if pending.timer is not None:
+            pending.timer.cancel()
+        response = self._above.late_response(request, response)
+        message = pending.message
+        if pending.acknowledged:
+            # The entry stays, so that a repeated request is acknowledged again and not carried out again.
+            peer = self._peers.reach(pending.path, now)
+            payload = response.payload
+            if peer is not None and isinstance(payload, bytes):
+                self.send(peer, response.code, message.token, response.options, payload, now, _ignore_outcome)
+            return
+        data = self._reply(message, pending.path, response, now)
+        if pending.remembers and data is not None:
+            self._answers.remember(pending.key, data, now)
+        else:
+            self._answers.forget(pending.key)
+
+
+def _ignore_outcome(error: Optional[CoapError], now: float) -> None:
+    """Whether a separate response arrived is of no consequence here: the client asks again if it did not."""

@@ -1,0 +1,214 @@
+"""Requests and responses as handlers and callers see them, and the answer that comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+
+from minicoap.codec import codes, contentformats
+from minicoap.codec.message import EXTENDED_CRITICAL, NO_OPTIONS, UNUSABLE_CRITICAL, Options
+from minicoap.codec.options import (
+    ACCEPT,
+    BLOCK1,
+    BLOCK2,
+    CONTENT_FORMAT,
+    ETAG,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    LOCATION_PATH,
+    LOCATION_QUERY,
+    MAX_AGE,
+    PROXY_SCHEME,
+    PROXY_URI,
+    URI_HOST,
+    URI_PATH,
+    URI_PORT,
+    URI_QUERY,
+    decode_uint,
+    encode_uint,
+)
+from minicoap.errors import UsageError
+
+if TYPE_CHECKING:
+    from minicoap.core.body import Source
+
+Path = tuple[Any, ...]
+"""The address of the other side, made and understood by the shell: a socket address. [0] is the host, [1] the port."""
+
+_UNDERSTOOD = (
+    IF_MATCH, URI_HOST, IF_NONE_MATCH, URI_PORT, URI_PATH, URI_QUERY, ACCEPT, BLOCK2, BLOCK1, PROXY_URI, PROXY_SCHEME,
+)  # fmt: skip
+NOT_UNDERSTOOD = (
+    sum(1 << number for number in range(1, 60, 2) if number not in _UNDERSTOOD) | EXTENDED_CRITICAL | UNUSABLE_CRITICAL
+)
+"""Bits of `Options.mask` that mean: a critical option which this endpoint cannot honour (RFC 7252 §5.4.1)."""
+
+# Options with nothing but a Content-Format, which most responses have; encoded once.
+_FORMAT_ONLY = {
+    number: Options(((CONTENT_FORMAT, encode_uint(number)),))
+    for number in (
+        contentformats.TEXT,
+        contentformats.LINK_FORMAT,
+        contentformats.OCTET_STREAM,
+        contentformats.JSON,
+        contentformats.CBOR,
+    )
+}
+
+
+class Request:
+    """A request that a handler is to answer.
+
+    `code` is the method, `path` where it came from, `options` and `payload` as received (a block-wise body assembled),
+    `args` the values of the resource's template variables, `now` the arrival in seconds of the endpoint's clock.
+    """
+
+    __slots__ = ("args", "code", "now", "options", "path", "payload")
+
+    def __init__(self, code: int, path: Path, options: Options, payload: bytes, now: float) -> None:
+        self.code = code
+        self.path = path
+        self.options = options
+        self.payload = payload
+        self.now = now
+        self.args: dict[str, str] = _NO_ARGS
+
+    @property
+    def uri_path(self) -> tuple[str, ...]:
+        """The segments of the path that was asked for."""
+        return self.options.path
+
+    @property
+    def query(self) -> tuple[str, ...]:
+        """The Uri-Query arguments, such as ``("limit=10", "after=x")``."""
+        return self.options.query
+
+    @property
+    def content_format(self) -> Optional[int]:
+        """The payload's Content-Format, if the client named it."""
+        return self.options.uint(CONTENT_FORMAT)
+
+    @property
+    def accept(self) -> Optional[int]:
+        """The Content-Format that the client wants to have, if it named one."""
+        return self.options.uint(ACCEPT)
+
+    def defer(self) -> Deferred:
+        """Return an answer to be given later.
+
+        If it comes soon it still travels in the acknowledgement, else separately (RFC 7252 §5.2.2): the handler need
+        not care.
+        """
+        return Deferred(self)
+
+
+_NO_ARGS: dict[str, str] = {}
+
+
+class Response:
+    """A response: what a handler returns, and what a client receives.
+
+    `code` is an integer of `minicoap.codec.codes`. `payload` is bytes, or in a handler's response a `Source`, which is
+    sent block by block. `options` are further options as (number, value) pairs, or a ready-made `Options` if nothing
+    else is given. `etag` is one to eight bytes, `max_age` seconds, `location_path` the segments of what was created.
+    Raises UsageError for an etag of another length.
+    """
+
+    __slots__ = ("code", "options", "payload")
+
+    def __init__(
+        self,
+        code: int = codes.CONTENT,
+        payload: Union[bytes, Source] = b"",
+        content_format: Optional[int] = None,
+        *,
+        options: Union[Options, Iterable[tuple[int, bytes]]] = NO_OPTIONS,
+        etag: Optional[bytes] = None,
+        max_age: Optional[int] = None,
+        location_path: Sequence[str] = (),
+    ) -> None:
+        self.code = code
+        self.payload = payload
+        if etag is None and max_age is None and not location_path:
+            if content_format is None and isinstance(options, Options):
+                self.options = options
+                return
+            if options is NO_OPTIONS and content_format in _FORMAT_ONLY:
+                self.options = _FORMAT_ONLY[content_format]
+                return
+        items = list(options.items if isinstance(options, Options) else options)
+        if content_format is not None:
+            items.append((CONTENT_FORMAT, encode_uint(content_format)))
+        if etag is not None:
+            if not 1 <= len(etag) <= 8:
+                raise UsageError(f"an ETag has one to eight bytes, not {len(etag)}")
+            items.append((ETAG, etag))
+        if max_age is not None:
+            items.append((MAX_AGE, encode_uint(max_age)))
+        items.extend((LOCATION_PATH, segment.encode()) for segment in location_path)
+        self.options = Options(items)
+
+    def __repr__(self) -> str:
+        size = len(self.payload) if isinstance(self.payload, bytes) else self.payload.size
+        return f"Response({codes.code_name(self.code)}, {self.options!r}, {size} bytes)"
+
+    @property
+    def body(self) -> bytes:
+        """The payload of a received response."""
+        return self.payload if isinstance(self.payload, bytes) else self.payload.read_at(0, self.payload.size)
+
+    @property
+    def text(self) -> str:
+        """The payload as UTF-8 text, what is not UTF-8 replaced."""
+        return self.body.decode(errors="replace")
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the code is of class 2.xx."""
+        return self.code >> 5 == 2
+
+    @property
+    def content_format(self) -> Optional[int]:
+        """The payload's Content-Format, if named."""
+        return self.options.uint(CONTENT_FORMAT)
+
+    @property
+    def etag(self) -> Optional[bytes]:
+        """The entity tag, if there is one."""
+        return self.options.get(ETAG)
+
+    @property
+    def max_age(self) -> int:
+        """Seconds for which the response stays fresh; 60 where it does not say (RFC 7252 §5.10.5)."""
+        value = self.options.get(MAX_AGE)
+        return 60 if value is None else decode_uint(value)
+
+    @property
+    def location(self) -> str:
+        """The URI reference of what was created, such as ``/updates/7?x=y``; empty where there is none."""
+        path = "".join("/" + value.decode(errors="replace") for value in self.options.all(LOCATION_PATH))
+        query = "&".join(value.decode(errors="replace") for value in self.options.all(LOCATION_QUERY))
+        return f"{path}?{query}" if query else path
+
+
+class Deferred:
+    """The answer to one request, to be given once."""
+
+    __slots__ = ("_deliver", "request", "response")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.response: Optional[Response] = None
+        self._deliver: Optional[Callable[[Request, Response, float], None]] = None
+
+    def resolve(self, response: Response, now: float) -> None:
+        """Give the answer at `now`; raises UsageError if it was given before."""
+        if self.response is not None:
+            raise UsageError("this request has been answered before")
+        self.response = response
+        if self._deliver is not None:
+            self._deliver(self.request, response, now)
+
+    def on_resolved(self, deliver: Callable[[Request, Response, float], None]) -> None:
+        """Have `deliver(request, response, now)` called once the answer is there; for the message layer."""
+        self._deliver = deliver

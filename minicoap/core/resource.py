@@ -1,0 +1,212 @@
+"""Resources in a table: which handler answers a request, and what `/.well-known/core` says of them (RFC 6690)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable, Optional, Union
+
+from minicoap.codec import codes, contentformats
+from minicoap.codec.linkformat import Link, format_links, matches
+from minicoap.codec.message import Options
+from minicoap.codec.options import ACCEPT, IF_MATCH, IF_NONE_MATCH
+from minicoap.core.body import Sink
+from minicoap.core.request import Deferred, Request, Response
+from minicoap.errors import OptionError, UsageError
+
+Handler = Callable[[Request], Union[Response, Deferred]]
+OpenSink = Callable[[Request], Union[Sink, Response]]
+
+_CONDITIONAL = 1 << IF_MATCH | 1 << IF_NONE_MATCH
+_CACHED_PATHS = 1024  # spellings of paths whose normalised form is kept
+WELL_KNOWN_CORE = (".well-known", "core")
+
+
+class Resource:
+    """One resource, or a family of them.
+
+    `template` is its path, such as ``/time`` or ``/nodes/{id}/health``; a segment in braces matches any one segment,
+    whose value reaches the handler in ``request.args``. `get`, `post`, … are handlers: functions that take a `Request`
+    and return a `Response`, or a `Deferred` to be resolved later. A method without handler is answered 4.05.
+    `upload` streams the bodies of PUT: it is called with the first block's request and returns a `Sink`, or a response
+    that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13.
+    `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
+    `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
+    both are critical. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
+    Raises UsageError for a template that is not a path.
+    """
+
+    __slots__ = (
+        "conditional", "content_formats", "handlers", "hidden", "interface", "max_body", "resource_type", "segments",
+        "title", "upload",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        template: str,
+        *,
+        get: Optional[Handler] = None,
+        post: Optional[Handler] = None,
+        put: Optional[Handler] = None,
+        delete: Optional[Handler] = None,
+        fetch: Optional[Handler] = None,
+        patch: Optional[Handler] = None,
+        ipatch: Optional[Handler] = None,
+        upload: Optional[OpenSink] = None,
+        title: str = "",
+        resource_type: str = "",
+        interface: str = "",
+        content_formats: Sequence[int] = (),
+        conditional: bool = False,
+        max_body: int = 65536,
+        hidden: bool = False,
+    ) -> None:
+        if not template.startswith("/"):
+            raise UsageError(f"the template {template!r} has to begin with a slash")
+        if upload is not None and put is not None:
+            raise UsageError(f"{template}: upload and put both want the bodies of PUT")
+        self.segments = tuple(template[1:].split("/")) if template != "/" else ()
+        handlers = {
+            codes.GET: get, codes.POST: post, codes.PUT: put, codes.DELETE: delete, codes.FETCH: fetch,
+            codes.PATCH: patch, codes.IPATCH: ipatch,
+        }  # fmt: skip
+        self.handlers: dict[int, Handler] = {code: handler for code, handler in handlers.items() if handler is not None}
+        self.upload = upload
+        self.title = title
+        self.resource_type = resource_type
+        self.interface = interface
+        self.content_formats = tuple(content_formats)
+        self.conditional = conditional
+        self.max_body = max_body
+        self.hidden = hidden
+
+    @property
+    def path(self) -> str:
+        """The template as it was given."""
+        return "/" + "/".join(self.segments)
+
+    def arguments(self, path: tuple[str, ...]) -> Optional[dict[str, str]]:
+        """Return the template's variables if `path` matches it, else None."""
+        if len(path) != len(self.segments):
+            return None
+        arguments: dict[str, str] = {}
+        for segment, value in zip(self.segments, path):
+            if segment[:1] == "{" and segment[-1:] == "}" and value:
+                arguments[segment[1:-1]] = value
+            elif segment != value:
+                return None
+        return arguments
+
+    def link(self) -> Link:
+        """Return the resource as a link (RFC 6690 §2)."""
+        attributes: list[tuple[str, Optional[str]]] = []
+        for name, value in (("rt", self.resource_type), ("if", self.interface), ("title", self.title)):
+            if value:
+                attributes.append((name, value))
+        if self.content_formats:
+            attributes.append(("ct", " ".join(str(number) for number in self.content_formats)))
+        return Link(self.path, tuple(attributes))
+
+
+class Site:
+    """The resources of an endpoint, `/.well-known/core` among them.
+
+    With `lenient_paths` a path is understood however a client spells it: slashes within one option, empty segments, a
+    trailing slash, percent-encoding; a ``..`` that comes of it is answered 4.00. Without, Uri-Path is taken literally,
+    as RFC 7252 §6.4 has it.
+    """
+
+    def __init__(self, *resources: Resource, lenient_paths: bool = False) -> None:
+        self._lenient = lenient_paths
+        self._resources: list[Resource] = []
+        self._static: dict[tuple[str, ...], Resource] = {}
+        self._templates: list[Resource] = []
+        self._normalised: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True))
+        for resource in resources:
+            self.add(resource)
+
+    def add(self, resource: Resource) -> None:
+        """Add a resource; raises UsageError if its path is taken."""
+        if any(other.segments == resource.segments for other in self._resources):
+            raise UsageError(f"there is a resource at {resource.path} already")
+        self._resources.append(resource)
+        if any(segment.startswith("{") for segment in resource.segments):
+            self._templates.append(resource)
+        else:
+            self._static[resource.segments] = resource
+
+    def route(self, request: Request) -> Union[Resource, Response]:
+        """Return the resource that has a handler for `request`, its template's variables filled in; else the refusal.
+
+        Raises OptionError for a path that is no text, or leads upwards.
+        """
+        options = request.options
+        path = options.path
+        resource = self._static.get(path)
+        if resource is None:
+            resource = self._find(path, request)
+            if resource is None:
+                return Response(codes.NOT_FOUND)
+        code = request.code
+        if code not in resource.handlers and (resource.upload is None or code != codes.PUT):
+            return Response(codes.METHOD_NOT_ALLOWED)
+        mask = options.mask
+        if mask & 1 << ACCEPT and resource.content_formats and not _is_accepted(resource, options):
+            return Response(codes.NOT_ACCEPTABLE)
+        if mask & _CONDITIONAL and not resource.conditional:
+            return Response(codes.BAD_OPTION, b"If-Match and If-None-Match are not supported here")
+        return resource
+
+    def _find(self, path: tuple[str, ...], request: Request) -> Optional[Resource]:
+        if self._lenient:
+            path = self._normalise(path)
+            resource = self._static.get(path)
+            if resource is not None:
+                return resource
+        for resource in self._templates:
+            arguments = resource.arguments(path)
+            if arguments is not None:
+                request.args = arguments
+                return resource
+        return None
+
+    def _normalise(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        known = self._normalised.get(path)
+        if known is None:
+            known = tuple(segment for segment in _unquote("/".join(path)).split("/") if segment)
+            if ".." in known:
+                raise OptionError("the path leads upwards", codes.BAD_REQUEST)
+            if len(self._normalised) >= _CACHED_PATHS:
+                self._normalised.clear()
+            self._normalised[path] = known
+        return known
+
+    def _well_known_core(self, request: Request) -> Response:
+        # A template is no URI, so a family of resources cannot be a link's target (RFC 6690 §2).
+        links = [resource.link() for resource in self._static.values() if not resource.hidden]
+        for query in request.query:
+            links = [link for link in links if matches(link, query)]
+        return Response(codes.CONTENT, format_links(links).encode(), contentformats.LINK_FORMAT)
+
+
+def _is_accepted(resource: Resource, options: Options) -> bool:
+    return options.uint(ACCEPT) in resource.content_formats
+
+
+def _unquote(text: str) -> str:
+    """Decode percent-encoding; raises OptionError for what is not UTF-8. A stray percent sign stands for itself."""
+    if "%" not in text:
+        return text
+    data = text.encode()
+    parts = data.split(b"%")
+    decoded = bytearray(parts[0])
+    for part in parts[1:]:
+        try:
+            decoded.append(int(part[:2].decode("ascii", "replace"), 16) if len(part) >= 2 else -1)
+            decoded += part[2:]
+        except ValueError:
+            decoded += b"%" + part
+    try:
+        return decoded.decode()
+    except UnicodeDecodeError as error:
+        raise OptionError("the path is not UTF-8", codes.BAD_REQUEST) from error
