@@ -1,0 +1,1 @@
+"""The server's resources, one file each: payload in, command or query out."""

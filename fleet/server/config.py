@@ -1,0 +1,31 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+DEFAULT_PORT = 5683
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class ServerConfig(NamedTuple):
+    """Settings of a server.
+
+    `host` and `port` are where it listens (0: any free port); `data_dir` where it keeps everything. `health_interval`,
+    in seconds, is what nodes are told; a node not heard of for three of them is offline. `artifact_quota`, in bytes,
+    bounds the firmware store. Without `push` nodes learn of jobs when they report.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    data_dir: str = "fleet-server"
+    insecure: bool = False
+    push: bool = True
+    health_interval: float = 60.0
+    artifact_quota: int = 8 * 1024 * 1024 * 1024
+    debug: bool = False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can be reached from this machine only."""
+    return host in LOOPBACK or host.startswith("127.")

@@ -1,0 +1,157 @@
+"""The server's process: socket, database, signals, and its restart by itself.
+
+On restart the process replaces itself and hands its socket on to its successor by systemd's protocol (LISTEN_FDS), so
+that datagrams that arrive meanwhile wait in the kernel, and the port is the same even if it was any free one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Callable, NoReturn, Optional
+
+from fleet.errors import UsageError
+from fleet.host.clock import SystemClock
+from fleet.host.facts import PsutilFacts
+from fleet.host.files import SystemFiles
+from fleet.server.config import ServerConfig, is_loopback
+from fleet.server.resources.system import RESTART
+from fleet.server.server import Server
+from fleet.server.store.sqlite import SqliteLedger
+from minicoap.asyncio.addresses import resolve_local
+from minicoap.asyncio.entropy import SystemEntropy
+from minicoap.asyncio.udp import UdpShell, open_socket
+from minicoap.errors import CoapError
+
+logger = logging.getLogger(__name__)
+
+_INHERITED_SOCKET = 3  # the first descriptor of systemd's protocol, sd_listen_fds(3)
+_LINGER = 0.2  # seconds in which the last answers leave before a stop
+
+
+def run(config: ServerConfig) -> int:
+    """Serve until told to stop; returns the exit code, or does not return if the server restarts.
+
+    Raises UsageError for a configuration that cannot work.
+    """
+    if not is_loopback(config.host) and not config.insecure:
+        raise UsageError(
+            f"plain CoAP on {config.host} can be read and forged by anyone on the way; add --insecure if that is "
+            "meant, or use --host 127.0.0.1"
+        )
+    os.makedirs(config.data_dir, exist_ok=True)
+    with _lock(config.data_dir):
+        action, sock = asyncio.run(_serve(config))
+    if action == RESTART:
+        _replace_process(sock)
+    sock.close()
+    return 0
+
+
+@contextlib.contextmanager
+def _lock(directory: str) -> Iterator[None]:
+    """Hold the data directory: two servers on one would each believe in their own memory."""
+    descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageError(f"another server runs on {directory}; stop it, or give another --data-dir") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
+    """Serve until stopped; returns why, and the socket for a successor."""
+    loop = asyncio.get_running_loop()
+    sock = await _listening_socket(config)
+    stopped: asyncio.Future[str] = loop.create_future()
+    shell: Optional[UdpShell] = None
+
+    def stop(action: str) -> None:
+        if not stopped.done():
+            stopped.set_result(action)
+
+    def post(completion: Callable[[], None]) -> None:
+        loop.call_soon_threadsafe(complete, completion)
+
+    def complete(completion: Callable[[], None]) -> None:
+        completion()
+        if shell is not None:
+            shell.wake()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, "shutdown")
+    ledger = SqliteLedger(os.path.join(config.data_dir, "fleet.sqlite"), post)
+    files = SystemFiles()
+    try:
+        port = sock.getsockname()[1]
+        server = Server(
+            config,
+            ledger=ledger,
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            files=files,
+            facts=PsutilFacts(config.data_dir),
+            servers=(_uri(config.host, port),),
+            act=stop,
+        )
+        ready = asyncio.Event()
+        server.start(ready.set)
+        await ready.wait()
+        successor = sock.dup()
+        shell = UdpShell(server, sock, loop)
+        try:
+            print(f"listening on {_uri(config.host, port)}", flush=True)
+            if is_loopback(config.host):
+                print("plain CoAP on loopback: everyone on this machine is an operator", flush=True)
+            else:
+                print("plain CoAP without protection (--insecure): everyone who reaches it is an operator", flush=True)
+            action = await stopped
+            await asyncio.sleep(_LINGER)
+        finally:
+            shell.close()
+    finally:
+        ledger.close()
+        files.close()
+    logger.info("stopped: %s", action)
+    return action, successor
+
+
+async def _listening_socket(config: ServerConfig) -> socket.socket:
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        sock = socket.socket(fileno=_INHERITED_SOCKET)
+        sock.setblocking(False)
+        os.set_inheritable(_INHERITED_SOCKET, False)
+        for name in ("LISTEN_PID", "LISTEN_FDS"):
+            del os.environ[name]
+        return sock
+    try:
+        family, address = await resolve_local(config.host, config.port, asyncio.get_running_loop())
+        return open_socket(family, address)
+    except (OSError, CoapError) as error:
+        raise UsageError(f"cannot listen on --host {config.host} --port {config.port}: {error}") from error
+
+
+def _replace_process(sock: socket.socket) -> NoReturn:
+    """Become a fresh process of the same command, which takes over the socket."""
+    os.dup2(sock.fileno(), _INHERITED_SOCKET, inheritable=True)
+    environment = {**os.environ, "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+    logging.shutdown()
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+def _uri(host: str, port: int) -> str:
+    if host in ("", "0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"coap://[{host}]:{port}" if ":" in host else f"coap://{host}:{port}"

@@ -1,0 +1,158 @@
+"""`/nodes`: registration, the list, single nodes and their last health."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Union
+
+import msgspec
+
+from fleet.errors import InvalidError
+from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
+from fleet.model.api import NodesAnswer, NodeView, RegistrationAnswer, check_page, parse_registration
+from fleet.model.times import iso_from_ms
+from fleet.server.commands import Outcome, RegisterNode, RemoveNode
+from fleet.server.presence import OFFLINE, STATUSES
+from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page
+from fleet.server.resources.health import last_health
+from fleet.server.services import Services
+from minicoap.codec import codes
+from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.resource import Resource
+
+
+class RemovedAnswer(msgspec.Struct, frozen=True):
+    """To `DELETE /nodes/{id}`."""
+
+    node_id: str
+    status: str = "removed"
+
+
+class NodeHealthAnswer(msgspec.Struct, frozen=True):
+    """To `GET /nodes/{id}/health`: the last report, and when it came by the server's clock."""
+
+    node_id: str
+    status: str
+    received_at: Optional[str]
+    health: Any
+
+
+class NodesResource:
+    """The registered nodes."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def resources(self) -> list[Resource]:
+        """The table's rows."""
+        return [
+            Resource(
+                "/nodes",
+                get=guarded(self._list),
+                post=guarded(self._register),
+                title="Nodes",
+                resource_type="fleet.nodes",
+                content_formats=FORMATS,
+            ),
+            Resource("/nodes/{id}", get=guarded(self._show), delete=guarded(self._remove), content_formats=FORMATS),
+            Resource("/nodes/{id}/health", get=guarded(self._health), content_formats=FORMATS),
+        ]
+
+    def _register(self, request: Request) -> Deferred:
+        services = self._services
+        registration = parse_registration(request.payload, request.content_format)
+        at = services.at()
+
+        def registered(request: Request, outcome: Outcome) -> Response:
+            presence = services.presences.add(registration.node_id)
+            presence.path = request.path
+            presence.seen_at = at
+            told = RegistrationAnswer(
+                registration.node_id,
+                "registered" if outcome.created else "updated",
+                services.servers,
+                services.config.health_interval,
+                iso_from_ms(services.at()),
+            )
+            if outcome.created:
+                return answer(request, told, codes.CREATED, location=("nodes", registration.node_id))
+            return answer(request, told, codes.CHANGED)
+
+        host, port = request.path[0], request.path[1]
+        command = RegisterNode(at, registration, str(host), int(port), registration.request_id)
+        return services.submit(request, command, registered)
+
+    def _remove(self, request: Request) -> Deferred:
+        node_id = request.args["id"]
+
+        def removed(request: Request, outcome: Outcome) -> Response:
+            return answer(request, RemovedAnswer(node_id), codes.DELETED)
+
+        # RFC 7252 §5.8.4: deleting what is not there is a success too.
+        deferred = request.defer()
+
+        def done(outcome: Outcome) -> None:
+            gone = outcome if outcome.status != "not_found" else Outcome()
+            response = removed(request, gone) if gone.is_ok else refusal(request, codes.CONFLICT, gone.detail)
+            deferred.resolve(response, self._services.clock.monotonic())
+
+        self._services.ledger.submit(RemoveNode(self._services.at(), node_id), done)
+        return deferred
+
+    def _list(self, request: Request) -> Union[Response, Deferred]:
+        asked = arguments(request, "status", "limit", "after")
+        status = asked.get("status")
+        if status is not None and status not in STATUSES:
+            raise InvalidError(f"{status[:80]!r} is no status; use one of {', '.join(STATUSES)}", "status")
+
+        def listed(request: Request, page: Page[NodeItem]) -> Response:
+            views = [self._view(item) for item in page.items]
+            if status is not None:
+                views = [view for view in views if view.status == status]
+            return answer(request, NodesAnswer(tuple(views), page.next))
+
+        query = NodesQuery(asked.get("after"), check_page(asked.get("limit")))
+        return self._services.query(request, query, listed)
+
+    def _show(self, request: Request) -> Deferred:
+        arguments(request)
+
+        def shown(request: Request, page: Page[NodeItem]) -> Response:
+            return answer(request, self._view(page.items[0])) if page.items else _unknown(request)
+
+        return self._services.query(request, NodeQuery(request.args["id"]), shown)
+
+    def _health(self, request: Request) -> Response:
+        arguments(request)
+        node_id = request.args["id"]
+        presence = self._services.presences.find(node_id)
+        if presence is None:
+            return _unknown(request)
+        status = self._services.presences.status(presence, self._services.at())
+        received = iso_from_ms(presence.seen_at) if presence.body else None
+        return answer(request, NodeHealthAnswer(node_id, status, received, last_health(presence)))
+
+    def _view(self, item: NodeItem) -> NodeView:
+        node = item.node
+        presence = self._services.presences.find(node.node_id)
+        status = OFFLINE if presence is None else self._services.presences.status(presence, self._services.at())
+        path = None if presence is None else presence.path
+        host, port = (node.host, node.port) if path is None else (path[0], path[1])
+        registration = node.registration
+        return NodeView(
+            node_id=node.node_id,
+            status=status,
+            last_seen=iso_from_ms(presence.seen_at) if presence is not None and presence.seen_at else None,
+            registered_at=iso_from_ms(node.created_at),
+            address=f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}",
+            hostname=registration.hostname,
+            ip_address=registration.ip_address,
+            groups=registration.groups,
+            services=registration.services,
+            drivers=registration.drivers,
+            system_info=registration.system_info,
+            health=last_health(presence) if presence is not None else None,
+        )
+
+
+def _unknown(request: Request) -> Response:
+    return refusal(request, codes.NOT_FOUND, f"there is no node {request.args['id'][:80]!r}; see GET /nodes")

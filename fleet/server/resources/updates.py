@@ -1,0 +1,291 @@
+"""`/updates`: jobs are created, begun, watched and steered; nodes fetch theirs and report."""
+
+from __future__ import annotations
+
+from typing import Callable, Optional, Union
+
+import msgspec
+
+from fleet.errors import InvalidError
+from fleet.model import executions, jobs
+from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal, refuse_error
+from fleet.model.api import (
+    ActionAnswer,
+    CreateAnswer,
+    CreateRequest,
+    JobAction,
+    JobDetail,
+    JobView,
+    NodeJobAnswer,
+    ReportAnswer,
+    ReportRequest,
+    StatusAnswer,
+    StatusRequest,
+    UpdatesAnswer,
+    check_page,
+    execution_view,
+    parse_update_request,
+)
+from fleet.model.artifacts import Artifact
+from fleet.model.nodes import check_node_id
+from fleet.model.times import iso_from_ms
+from fleet.server import commands
+from fleet.server.commands import Outcome
+from fleet.server.queries import (
+    ArtifactsQuery,
+    ExecutionsQuery,
+    JobItem,
+    JobQuery,
+    JobsQuery,
+    NodeJobItem,
+    NodeJobQuery,
+    Page,
+)
+from fleet.server.refusals import refuse_outcome, refuse_page
+from fleet.server.services import Services
+from fleet.server.wheels import Pinned, pin
+from minicoap.codec import codes
+from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.resource import Resource
+
+_ACTIONS: dict[str, Callable[[int, str, Optional[str]], commands.Command]] = {
+    jobs.INSTALL: commands.InstallJob,
+    jobs.CANCEL: commands.CancelJob,
+    jobs.PAUSE: commands.PauseJob,
+    jobs.RESUME: commands.ResumeJob,
+    jobs.RETRY: commands.RetryJob,
+    jobs.DELETE: commands.DeleteJob,
+}
+
+
+class UpdatesResource:
+    """Jobs and executions."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def resources(self) -> list[Resource]:
+        """The table's rows."""
+        return [
+            Resource(
+                "/updates",
+                get=guarded(self._list),
+                post=guarded(self._post),
+                title="Update jobs",
+                resource_type="fleet.updates",
+                content_formats=FORMATS,
+            ),
+            Resource("/updates/{id}", get=guarded(self._show), content_formats=FORMATS),
+            Resource("/updates/{id}/status", get=guarded(self._show_status), content_formats=FORMATS),
+        ]
+
+    def _post(self, request: Request) -> Union[Response, Deferred]:
+        wanted = parse_update_request(request.payload, request.content_format)
+        if isinstance(wanted, ReportRequest):
+            return self._report(request, wanted)
+        if isinstance(wanted, CreateRequest):
+            return self._create(request, wanted)
+        if isinstance(wanted, StatusRequest):
+            return self._status(request, wanted.job_id, wanted.after, wanted.limit)
+        return self._act(request, wanted)
+
+    # Operators
+
+    def _create(self, request: Request, wanted: CreateRequest) -> Deferred:
+        """Create a job, pinned to what the store has now."""
+        services = self._services
+        deferred = request.defer()
+        found: dict[str, Artifact] = {}
+
+        def listed(page: Page[Artifact]) -> None:
+            if page.status != commands.OK:
+                resolve(refuse_page(request, page))
+                return
+            found.update((artifact.name, artifact) for artifact in page.items)
+            if page.next is not None:
+                services.ledger.query(ArtifactsQuery(page.next, limit=1000), listed)
+                return
+            for index, wish in enumerate(wanted.spec.artifacts):
+                if wish.name not in found:
+                    text = f"there is no artifact {wish.name!r} in the store; PUT /firmware/{wish.name} first"
+                    resolve(refusal(request, codes.NOT_FOUND, text, f"$.artifacts[{index}]"))
+                    return
+            try:
+                pinned = pin(wanted.spec, found, services.artifacts)
+            except InvalidError as error:
+                resolve(refuse_error(request, error))
+                return
+            services.ledger.submit(self._create_command(wanted, pinned), created)
+
+        def created(outcome: Outcome) -> None:
+            if not outcome.is_ok or outcome.job_id is None:
+                resolve(refuse_outcome(request, outcome))
+                return
+            told = CreateAnswer(outcome.job_id, outcome.state or jobs.CREATED)
+            resolve(answer(request, told, codes.CREATED, location=("updates", outcome.job_id)))
+
+        def resolve(response: Response) -> None:
+            deferred.resolve(response, services.clock.monotonic())
+
+        services.ledger.query(ArtifactsQuery(limit=1000), listed)
+        return deferred
+
+    def _create_command(self, wanted: CreateRequest, pinned: Pinned) -> commands.CreateJob:
+        services = self._services
+        spec = msgspec.structs.replace(wanted.spec, packages=pinned.packages)
+        return commands.CreateJob(services.at(), _new_id(services), spec, pinned.artifacts, wanted.request_id)
+
+    def _act(self, request: Request, wanted: JobAction) -> Deferred:
+        def acted(request: Request, outcome: Outcome) -> Response:
+            return answer(request, ActionAnswer(wanted.job_id, outcome.state or jobs.DELETE + "d"), codes.CHANGED)
+
+        command = _ACTIONS[wanted.action](self._services.at(), wanted.job_id, wanted.request_id)
+        return self._services.submit(request, command, acted)
+
+    def _list(self, request: Request) -> Deferred:
+        asked = arguments(request, "limit", "after")
+
+        def listed(request: Request, page: Page[JobItem]) -> Response:
+            return answer(request, UpdatesAnswer(tuple(_view(item) for item in page.items), page.next))
+
+        return self._services.query(request, JobsQuery(asked.get("after"), check_page(asked.get("limit"))), listed)
+
+    def _show_status(self, request: Request) -> Deferred:
+        asked = arguments(request, "limit", "after")
+        return self._status(request, request.args["id"], asked.get("after"), check_page(asked.get("limit")))
+
+    def _status(self, request: Request, job_id: str, after: Optional[str], limit: int) -> Deferred:
+        ledger = self._services.ledger
+        deferred = request.defer()
+
+        def found(page: Page[JobItem]) -> None:
+            if page.status != commands.OK:
+                resolve(refuse_page(request, page))
+            elif not page.items:
+                resolve(_unknown(request, job_id))
+            else:
+                item = page.items[0]
+                ledger.query(ExecutionsQuery(job_id, after, limit), lambda page: told(item, page))
+
+        def told(item: JobItem, page: Page[executions.Execution]) -> None:
+            if page.status != commands.OK:
+                resolve(refuse_page(request, page))
+                return
+            job = item.job
+            nodes = {item.node_id: execution_view(item, iso_from_ms(item.updated_at)) for item in page.items}
+            spec = job.spec
+            status = StatusAnswer(
+                job_id, spec.name, spec.version, spec.package_type, job.state, item.counts, nodes, page.next
+            )
+            resolve(answer(request, status))
+
+        def resolve(response: Response) -> None:
+            deferred.resolve(response, self._services.clock.monotonic())
+
+        ledger.query(JobQuery(job_id), found)
+        return deferred
+
+    def _show(self, request: Request) -> Deferred:
+        job_id = request.args["id"]
+        asked = arguments(request, "node")
+        if "node" in asked:
+            return self._fetch(request, job_id, check_node_id(asked["node"], "node"))
+
+        def shown(request: Request, page: Page[JobItem]) -> Response:
+            return answer(request, _detail(page.items[0])) if page.items else _unknown(request, job_id)
+
+        return self._services.query(request, JobQuery(job_id), shown)
+
+    # Nodes
+
+    def _fetch(self, request: Request, job_id: str, node_id: str) -> Deferred:
+        """Tell a node what it is to do."""
+
+        def fetched(request: Request, page: Page[NodeJobItem]) -> Response:
+            if not page.items:
+                return refusal(request, codes.NOT_FOUND, f"no job {job_id[:80]!r} waits for node {node_id!r}")
+            job, execution = page.items[0].job, page.items[0].execution
+            if not executions.waits_for_node(job.state, execution.state):
+                text = f"job {job_id} does not wait for node {node_id!r}: it is {execution.state}, the job {job.state}"
+                return refusal(request, codes.CONFLICT, text, state=execution.state)
+            spec = job.spec
+            told = NodeJobAnswer(
+                job_id=job_id,
+                attempt=execution.attempt,
+                state=execution.state,
+                name=spec.name,
+                version=spec.version,
+                package_type=spec.package_type,
+                packages=spec.packages,
+                artifacts=job.artifacts,
+            )
+            return answer(request, told)
+
+        return self._services.query(request, NodeJobQuery(job_id, node_id), fetched)
+
+    def _report(self, request: Request, report: ReportRequest) -> Deferred:
+        services = self._services
+        at = services.at()
+        presence = services.presences.find(report.node_id)
+        if presence is not None:
+            presence.seen_at = at
+            presence.path = request.path
+
+        def reported(request: Request, outcome: Outcome) -> Response:
+            return answer(request, ReportAnswer(report.job_id, outcome.state or report.state), codes.CHANGED)
+
+        command = commands.Report(
+            at,
+            report.job_id,
+            report.node_id,
+            report.attempt,
+            report.sequence,
+            report.state,
+            report.bytes_done,
+            report.bytes_total,
+            report.reason,
+            report.waiting_for,
+            report.output,
+        )
+        return services.submit(request, command, reported)
+
+
+def _new_id(services: Services) -> str:
+    """A random id in the form of a UUID."""
+    digits = f"{services.entropy.integer(128):032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _unknown(request: Request, job_id: str) -> Response:
+    return refusal(request, codes.NOT_FOUND, f"there is no job {job_id[:80]!r}; see GET /updates", "$.job_id")
+
+
+def _view(item: JobItem) -> JobView:
+    job = item.job
+    return JobView(
+        job_id=job.job_id,
+        name=job.spec.name,
+        version=job.spec.version,
+        package_type=job.spec.package_type,
+        status=job.state,
+        counts=item.counts,
+        created_at=iso_from_ms(job.created_at),
+        updated_at=iso_from_ms(job.updated_at),
+    )
+
+
+def _detail(item: JobItem) -> JobDetail:
+    job = item.job
+    return JobDetail(
+        job_id=job.job_id,
+        name=job.spec.name,
+        version=job.spec.version,
+        package_type=job.spec.package_type,
+        status=job.state,
+        counts=item.counts,
+        target_nodes=job.spec.target_nodes,
+        packages=job.spec.packages,
+        artifacts=job.artifacts,
+        created_at=iso_from_ms(job.created_at),
+        updated_at=iso_from_ms(job.updated_at),
+    )

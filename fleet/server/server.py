@@ -1,0 +1,230 @@
+"""The server as a machine: a CoAP endpoint, a ledger and the resources that join them.
+
+Requests become commands and queries; what they change comes back as the change feed, from which everything that follows
+a commit derives: who waits for what, whom to send a hint, which bytes may go. Time drives the rest: deadlines are rows
+of the store, and the server's part is to submit `Advance` when the next one is due.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+from fleet.host.clock import Clock
+from fleet.host.facts import Facts
+from fleet.host.files import Files
+from fleet.model import executions, jobs
+from fleet.server import commands
+from fleet.server.artifacts import ArtifactStore
+from fleet.server.changes import ARTIFACT, EXECUTION, JOB, NODE, RELEASED, REMOVED, Change
+from fleet.server.commands import Advance, Notified, Outcome
+from fleet.server.config import ServerConfig
+from fleet.server.notifier import Notifier
+from fleet.server.queries import ContentsQuery, NodeItem, NodesQuery, Page, WaitingItem, WaitingQuery
+from fleet.server.resources.firmware import FirmwareResource
+from fleet.server.resources.health import HealthResource
+from fleet.server.resources.nodes import NodesResource
+from fleet.server.resources.system import SystemResource
+from fleet.server.resources.updates import UpdatesResource
+from fleet.server.services import Services
+from fleet.server.store.interface import Ledger
+from minicoap.core.endpoint import EndpointCore
+from minicoap.core.entropy import Entropy
+from minicoap.core.parameters import Limits, TransmissionParameters
+from minicoap.core.request import Path
+from minicoap.core.resource import Site
+
+logger = logging.getLogger(__name__)
+
+FLUSH_INTERVAL = 900.0  # seconds between flushes of samples
+RETRY_ADVANCE = 5.0  # seconds until due work is tried again after the store could not do it
+
+
+class Server:
+    """The fleet's server as a `DatagramMachine`.
+
+    `act` is called with "restart" or "shutdown" when an operator asks for it. `servers` are the URIs that nodes are
+    told. `start` has to have called back before the first datagram.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        entropy: Entropy,
+        files: Files,
+        facts: Facts,
+        servers: tuple[str, ...],
+        act: Callable[[str], None],
+        parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
+        limits: Limits = Limits(),  # noqa: B008  immutable
+    ) -> None:
+        store = ArtifactStore(files, f"{config.data_dir}/artifacts", config.artifact_quota)
+        services = Services(
+            config, ledger=ledger, clock=clock, entropy=entropy, facts=facts, artifacts=store, servers=servers
+        )
+        site = Site(lenient_paths=True)
+        for part in (
+            HealthResource(services),
+            NodesResource(services),
+            UpdatesResource(services),
+            FirmwareResource(services),
+            SystemResource(services, act),
+        ):
+            for resource in part.resources():
+                site.add(resource)
+        self.services = services
+        self.endpoint = EndpointCore(entropy, site=site, parameters=parameters, limits=limits)
+        self._notifier = Notifier(self.endpoint, services.presences, self._acknowledged)
+        self._is_advancing = False
+        self._advance_after = 0.0
+        self._flush_at = clock.monotonic() + FLUSH_INTERVAL
+        self._restored: Callable[[], None] = _nothing
+        self._needed: dict[str, None] = {}
+        ledger.watch(self._changed)
+
+    # DatagramMachine
+
+    def datagram_received(self, data: bytes, path: Path, now: float) -> None:
+        """Take a datagram."""
+        self.endpoint.datagram_received(data, path, now)
+
+    def path_failed(self, path: Path, error: OSError, now: float) -> None:
+        """End what is under way with the peer at `path`."""
+        self.endpoint.path_failed(path, error, now)
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Path]]:
+        """Return what is to be sent, and forget it."""
+        return self.endpoint.datagrams_to_send()
+
+    def next_timeout(self) -> Optional[float]:
+        """When something is due: a message's timer, a row of the store, a flush."""
+        when = self._flush_at
+        endpoint_due = self.endpoint.next_timeout()
+        if endpoint_due is not None and endpoint_due < when:
+            when = endpoint_due
+        if not self._is_advancing:
+            row_due = self.services.ledger.next_due_at()
+            if row_due is not None:
+                clock = self.services.clock
+                when = min(when, max(self._advance_after, row_due / 1000 - clock.wall() + clock.monotonic()))
+        return when
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due."""
+        self.endpoint.handle_timeout(now)
+        self._notifier.send(now)
+        services = self.services
+        if now >= self._flush_at:
+            self._flush_at = now + FLUSH_INTERVAL
+            services.ledger.flush()
+        due = services.ledger.next_due_at()
+        if due is not None and not self._is_advancing and now >= self._advance_after and due <= services.at():
+            self._is_advancing = True
+            services.ledger.submit(Advance(services.at()), self._advanced)
+
+    def _advanced(self, outcome: Outcome) -> None:
+        self._is_advancing = False
+        if not outcome.is_ok:
+            logger.error("due work could not be done: %s", outcome.detail)
+            self._advance_after = self.services.clock.monotonic() + RETRY_ADVANCE
+
+    # Start
+
+    def start(self, ready: Callable[[], None]) -> None:
+        """Take up what the store knows, then call `ready`."""
+        self._restored = ready
+        self.services.ledger.query(NodesQuery(limit=1000), self._restore_nodes)
+
+    def _restore_nodes(self, page: Page[NodeItem]) -> None:
+        presences = self.services.presences
+        for item in page.items:
+            presence = presences.add(item.node.node_id)
+            if item.sample is not None:
+                presences.restore(item.node.node_id, item.sample.at, item.sample.body)
+            # An IPv6 path has more to it than host and port; the node's next message brings it.
+            if ":" not in item.node.host:
+                presence.path = (item.node.host, item.node.port)
+        if page.next is not None:
+            self.services.ledger.query(NodesQuery(page.next, 1000), self._restore_nodes)
+            return
+        self.services.ledger.query(ContentsQuery(), self._restore_contents)
+
+    def _restore_contents(self, page: Page[str]) -> None:
+        self._needed.update(dict.fromkeys(page.items))
+        if page.next is not None:
+            self.services.ledger.query(ContentsQuery(page.next), self._restore_contents)
+            return
+        store = self.services.artifacts
+        if page.status == commands.OK:
+            for sha256 in store.digests():
+                if sha256 not in self._needed:
+                    store.remove(sha256)
+        self._needed = {}
+        self.services.ledger.query(WaitingQuery(), self._restore_waiting)
+
+    def _restore_waiting(self, page: Page[WaitingItem]) -> None:
+        self._take_waiting(page)
+        if page.next is not None:
+            self.services.ledger.query(WaitingQuery(page.next), self._restore_waiting)
+            return
+        self._notifier.send(self.services.clock.monotonic())
+        ready, self._restored = self._restored, _nothing
+        ready()
+
+    # After commits
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.services.waiting.follow(change)
+            if change.kind == EXECUTION:
+                self._execution_changed(change)
+            elif change.kind == JOB and change.state == jobs.RUNNING:
+                # What waited while the job was paused or prepared is the store's to say.
+                self.services.ledger.query(WaitingQuery(), self._resumed)
+            elif change.kind == NODE and change.node_id is not None:
+                if change.state == REMOVED:
+                    self.services.presences.remove(change.node_id)
+                else:
+                    self.services.presences.add(change.node_id)
+            elif change.kind == ARTIFACT and change.state == RELEASED and change.sha256 is not None:
+                self.services.artifacts.remove(change.sha256)
+        self._notifier.send(self.services.clock.monotonic())
+
+    def _execution_changed(self, change: Change) -> None:
+        job_id, node_id = change.job_id, change.node_id
+        if job_id is None or node_id is None or change.state not in (executions.PENDING, executions.CANCELLING):
+            return
+        if job_id in self.services.waiting.jobs_for(node_id):
+            self._hint(job_id, node_id)
+
+    def _resumed(self, page: Page[WaitingItem]) -> None:
+        self._take_waiting(page)
+        if page.next is not None:
+            self.services.ledger.query(WaitingQuery(page.next), self._resumed)
+        self._notifier.send(self.services.clock.monotonic())
+
+    def _take_waiting(self, page: Page[WaitingItem]) -> None:
+        for item in page.items:
+            self.services.waiting.add(item)
+            if item.state == executions.PENDING:
+                self._hint(item.job_id, item.node_id)
+
+    def _hint(self, job_id: str, node_id: str) -> None:
+        if self.services.config.push:
+            self._notifier.hint(job_id, node_id)
+
+    def _acknowledged(self, job_id: str, node_id: str) -> None:
+        self.services.ledger.submit(Notified(self.services.at(), job_id, node_id), _ignore)
+        self._notifier.send(self.services.clock.monotonic())
+
+
+def _nothing() -> None:
+    """Nobody waits for the start any more."""
+
+
+def _ignore(outcome: Outcome) -> None:
+    """The node may have reported before its answer to the hint came: then there is nothing to note."""
