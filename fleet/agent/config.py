@@ -1,0 +1,28 @@
+"""What an agent is told when it starts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+
+class AgentConfig(NamedTuple):
+    """Settings of an agent.
+
+    `server` is the server's URI, `data_dir` where journal and downloads are kept, `port` where hints are received (0:
+    any free one). `python` is the interpreter into whose environment pip jobs install, `file_root` the directory that
+    file jobs stay below (None: `files` in the data directory), `services` the names whose state health reports tell.
+    `health_interval` in seconds overrides what the server asks for.
+    """
+
+    server: str
+    node_id: str
+    data_dir: str = "fleet-agent"
+    host: str = "0.0.0.0"
+    port: int = 5683
+    python: str = ""
+    file_root: Optional[str] = None
+    groups: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    health_interval: Optional[float] = None
+    insecure: bool = False
+    debug: bool = False

@@ -1,0 +1,163 @@
+"""The node as a member of its fleet: it registers, reports its health, and hears which jobs wait for it.
+
+The report is the poll that everything else relies on: whatever hint was lost, the answer to the next report makes good.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Callable, Optional, Union
+
+import msgspec
+
+from fleet.agent.backoff import Backoff
+from fleet.agent.config import AgentConfig
+from fleet.host.clock import Clock
+from fleet.host.facts import Facts
+from fleet.model.api import HealthAnswer, RegistrationAnswer
+from fleet.model.formats import JSON, encode
+from fleet.model.health import HealthReport
+from fleet.model.nodes import Registration
+from fleet.model.times import iso_from_ms
+from minicoap.codec import codes
+from minicoap.core.endpoint import EndpointCore
+from minicoap.core.entropy import Entropy
+from minicoap.core.request import Path, Response
+from minicoap.core.timers import Timer, Timers
+from minicoap.errors import CoapError, NetworkError
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0  # seconds between attempts while the server does not answer
+DEFAULT_INTERVAL = 60.0  # seconds between health reports, until the server says
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 86_400.0
+SPREAD = 0.1  # part of the interval by which a report may be early, so that nodes do not report in step
+
+
+class Membership:
+    """Keeps the node registered at the server at `path`; `jobs_wait` is called with job ids after each report."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        endpoint: EndpointCore,
+        path: Path,
+        *,
+        clock: Clock,
+        timers: Timers,
+        entropy: Entropy,
+        facts: Facts,
+        jobs_wait: Callable[[Sequence[str]], None],
+    ) -> None:
+        self._config = config
+        self._endpoint = endpoint
+        self._path = path
+        self._clock = clock
+        self._timers = timers
+        self._entropy = entropy
+        self._facts = facts
+        self._jobs_wait = jobs_wait
+        self._backoff = Backoff(entropy, FIRST_WAIT, LONGEST_WAIT)
+        self._interval = DEFAULT_INTERVAL
+        self._timer: Optional[Timer] = None
+        self.is_registered = False
+
+    def register(self) -> None:
+        """Register now."""
+        system = self._facts.system()
+        registration = Registration(
+            node_id=self._config.node_id,
+            hostname=system.hostname,
+            status="online",
+            last_seen=iso_from_ms(int(self._clock.wall() * 1000)),
+            services=self._config.services,
+            groups=self._config.groups,
+            system_info=system._asdict(),
+            request_id=self._entropy.token(8).hex(),
+        )
+        self._request(codes.POST, "nodes", registration, self._registered)
+
+    def health(self) -> HealthReport:
+        """How the node is now."""
+        health = self._facts.health(self._config.services)
+        down = [name for name, is_up in health.services_status.items() if not is_up]
+        return HealthReport(
+            node_id=self._config.node_id,
+            overall_healthy=not down,
+            cpu_percent=health.cpu_percent,
+            memory_percent=health.memory_percent,
+            disk_percent=health.disk_percent,
+            temperature=health.temperature,
+            services_status=health.services_status,
+            error_messages=tuple(f"Service {name} is not running" for name in down),
+        )
+
+    def report(self, now: float = 0.0) -> None:
+        """Report the node's health now."""
+        self._request(codes.PUT, "health", self.health(), self._reported)
+
+    def _request(self, code: int, path: str, message: Any, done: Callable[[Union[Response, CoapError]], None]) -> None:
+        self._timer = None
+        try:
+            self._endpoint.request(
+                code,
+                self._path,
+                done,
+                self._clock.monotonic(),
+                uri_path=(path,),
+                payload=encode(message),
+                content_format=JSON,
+            )
+        except NetworkError as error:
+            done(error)
+
+    def _registered(self, outcome: Union[Response, CoapError]) -> None:
+        if not isinstance(outcome, Response) or not outcome.is_success:
+            self._try_again(outcome, self.register)
+            return
+        if not self.is_registered:
+            logger.info("registered as %s", self._config.node_id)
+        self.is_registered = True
+        self._backoff.reset()
+        told = _read(outcome, RegistrationAnswer)
+        wanted = self._config.health_interval or (told.health_interval if told is not None else DEFAULT_INTERVAL)
+        self._interval = min(max(wanted, SHORTEST_INTERVAL), LONGEST_INTERVAL)
+        self.report()
+
+    def _reported(self, outcome: Union[Response, CoapError]) -> None:
+        if isinstance(outcome, Response) and outcome.code == codes.NOT_FOUND:
+            logger.warning("the server does not know this node any more: registering anew")
+            self.is_registered = False
+            # Others may have been forgotten at the same moment.
+            self._arm(self._entropy.uniform(0, self._backoff.wait()), self.register)
+            return
+        if not isinstance(outcome, Response) or not outcome.is_success:
+            self._try_again(outcome, self.report)
+            return
+        self._backoff.reset()
+        self._arm(self._interval * self._entropy.uniform(1 - SPREAD, 1), self.report)
+        told = _read(outcome, HealthAnswer)
+        if told is not None:
+            self._jobs_wait(told.jobs)
+
+    def _try_again(self, outcome: Union[Response, CoapError], what: Callable[[], None]) -> None:
+        why = f"{codes.code_name(outcome.code)} {outcome.text}" if isinstance(outcome, Response) else str(outcome)
+        wait = self._backoff.wait()
+        log = logger.warning if self._backoff.failures == 1 else logger.info
+        log("no success with the server at %s port %s, again in %.0f s: %s", *self._path[:2], wait, why)
+        self._arm(wait, what)
+
+    def _arm(self, wait: float, what: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timers.at(self._clock.monotonic() + wait, lambda now: what())
+
+
+def _read(response: Response, kind: Any) -> Any:
+    """Return the answer as a `kind`; None if it is none, which a newer server may have its reasons for."""
+    try:
+        return msgspec.json.decode(response.body, type=kind)
+    except msgspec.MsgspecError as error:
+        logger.warning("the server's answer cannot be read: %s", error)
+        return None
