@@ -223,7 +223,7 @@ class Agent:
         if accepted is None:
             logger.info("job %s begins: %s %s (%s)", job_id, job.name, job.version, job.package_type)
             self._job = job
-            self._do(self.machine.start(job_id, job.attempt, description))
+            self._do(self.machine.start(job_id, job.attempt, description, job.sequence))
         elif accepted.job_id != job_id:
             self._waiting[job_id] = None
             return

@@ -169,6 +169,8 @@ class Download:
         if offset < artifact.size:
             offset -= offset % BLOCK
         self._files.truncate(self._part, offset)
+        # What is told as synced is synced: an earlier life of this boot may have left bytes that are not.
+        self._files.fsync(self._part)
         self._offset = self._synced = offset
         # Names the boot before the first byte is written, see Machine.progressed.
         self._progressed(self._index, offset)

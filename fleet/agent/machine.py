@@ -44,11 +44,15 @@ INTERRUPTED = "interrupted"  # the state's attempts are used up, the node died i
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
-    """The node took on this attempt of a job; `description` is the JSON of what the server said of it."""
+    """The node took on this attempt of a job; `description` is the JSON of what the server said of it.
+
+    `sequence` is the last number that the server has seen in this attempt, from a node that lost its data since.
+    """
 
     job_id: str
     attempt: int
     description: msgspec.Raw
+    sequence: int = 0
 
 
 class Entered(msgspec.Struct, frozen=True, tag="entered", omit_defaults=True):
@@ -199,14 +203,16 @@ class Machine:
             return self._give_up(row)
         return self._enter_again(row)
 
-    def start(self, job_id: str, attempt: int, description: bytes) -> list[Action]:
+    def start(self, job_id: str, attempt: int, description: bytes, sequence: int = 0) -> list[Action]:
         """Take on a job. `description` (JSON) comes back as `job.description` in every life; the machine ignores it.
+
+        `sequence` is the last number that the server has seen in this attempt; ours begin behind it.
 
         Raises UsageError while another job is at hand.
         """
         if self._job is not None:
             raise UsageError(f"job {job_id} cannot start before job {self._job.job_id} is finished")
-        accepted = Accepted(job_id, attempt, msgspec.Raw(description))
+        accepted = Accepted(job_id, attempt, msgspec.Raw(description), sequence)
         return [self._write(accepted, sync=False), *self._enter(steps.FIRST)]
 
     def completed(self, ticket: int, outcome: Answer) -> list[Action]:
@@ -294,7 +300,8 @@ class Machine:
         if outcome is not None:
             reason = reason or outcome.reason
             output = outcome.output[-OUTPUT_LIMIT:] or output
-        sequence = SEQUENCE_STRIDE if before is None else before.sequence + SEQUENCE_STRIDE
+        assert self._job is not None
+        sequence = (self._job.sequence if before is None else before.sequence) + SEQUENCE_STRIDE
         return self._begin(Entered(state, 1, sequence, reason, output), ROWS[state].effect)
 
     def _enter_again(self, row: Row) -> list[Action]:

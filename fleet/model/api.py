@@ -441,7 +441,10 @@ class StatusAnswer(msgspec.Struct, frozen=True):
 
 
 class NodeJobAnswer(msgspec.Struct, frozen=True):
-    """What a node is to do: `GET /updates/{job_id}?node={node_id}`; `state` cancelling asks it to stop."""
+    """What a node is to do: `GET /updates/{job_id}?node={node_id}`; `state` cancelling asks it to stop.
+
+    `sequence` is the last report seen in this attempt: a node that lost its data goes on behind it.
+    """
 
     job_id: str
     attempt: int
@@ -451,6 +454,7 @@ class NodeJobAnswer(msgspec.Struct, frozen=True):
     packages: tuple[str, ...] = ()
     artifacts: tuple[ArtifactRef, ...] = ()
     state: str = executions.PENDING
+    sequence: int = 0
 
 
 class ReportAnswer(msgspec.Struct, frozen=True):

@@ -213,6 +213,7 @@ class UpdatesResource:
                 job_id=job_id,
                 attempt=execution.attempt,
                 state=execution.state,
+                sequence=execution.sequence,
                 name=spec.name,
                 version=spec.version,
                 package_type=spec.package_type,
