@@ -1,0 +1,1 @@
+"""The asyncio shell: sockets, timers and coroutines around machines that decide."""

@@ -1,0 +1,1 @@
+"""The `minicoap` command: a client for any CoAP server."""

@@ -35,8 +35,8 @@ class CoapUri(NamedTuple):
 
 def parse_uri(text: str) -> CoapUri:
     """Take an absolute URI apart (RFC 7252 §6.4). Raises UsageError with what is wrong and where."""
-    if any(character <= " " or character == "\x7f" for character in text):
-        raise UsageError(f"URI {text!r}: spaces and control characters have to be percent-encoded")
+    if any(character <= " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"URI {text!r}: spaces, control characters and bytes have to be percent-encoded")
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in DEFAULT_PORTS:

@@ -1,0 +1,77 @@
+"""From a host and a port to the address that a socket takes, in the very form in which the socket reports it."""
+
+from __future__ import annotations
+
+import socket
+from asyncio import AbstractEventLoop
+from typing import Optional
+
+from minicoap.core.request import Path
+from minicoap.errors import PathError, UsageError
+
+
+async def resolve(host: str, port: int, family: int, loop: AbstractEventLoop) -> Path:
+    """Return where `host` is, for a socket of `family`; an IPv6 socket reaches IPv4 as ::ffff:192.0.2.7.
+
+    Addresses are not looked up; of a name's addresses the first of a family that the socket can reach is taken.
+    Raises PathError where a name has none, UsageError for an address of a family that the socket cannot reach.
+    """
+    literal = parse_literal(host, port, family)
+    if literal is not None:
+        return literal
+    wanted = socket.AF_INET if family == socket.AF_INET else socket.AF_UNSPEC
+    found, address = await _look_up(host, port, wanted, loop)
+    return address if found == family else _mapped(address)
+
+
+async def resolve_local(host: str, port: int, loop: AbstractEventLoop) -> tuple[int, Path]:
+    """Return the family and the address to bind for serving at `host`, an address or a name of this machine.
+
+    Raises PathError where a name has no address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    literal = parse_literal(host, port, family)
+    if literal is not None:
+        return family, literal
+    return await _look_up(host, port, socket.AF_UNSPEC, loop)
+
+
+def parse_literal(host: str, port: int, family: int) -> Optional[Path]:
+    """Return the address that `host` spells, for a socket of `family`; None if it is a name."""
+    if ":" not in host:
+        try:
+            text = socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
+        except OSError:
+            return None
+        return (text, port) if family == socket.AF_INET else _mapped((text, port))
+    address, percent, zone = host.partition("%")
+    try:
+        text = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
+    except OSError:
+        raise UsageError(f"{host!r} is not an IPv6 address") from None
+    if family != socket.AF_INET6:
+        raise UsageError(f"{host!r} cannot be reached from an IPv4 socket")
+    return (text, port, 0, _scope(zone) if percent else 0)
+
+
+async def _look_up(host: str, port: int, family: int, loop: AbstractEventLoop) -> tuple[int, Path]:
+    try:
+        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise PathError(f"no address for host {host!r}: {error.strerror}", error) from error
+    if not found:
+        raise PathError(f"no address for host {host!r}", OSError("getaddrinfo returned nothing"))
+    return found[0][0], tuple(found[0][4])
+
+
+def _mapped(address: Path) -> Path:
+    return (f"::ffff:{address[0]}", address[1], 0, 0)
+
+
+def _scope(zone: str) -> int:
+    if zone.isascii() and zone.isdigit():
+        return int(zone)
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError:
+        raise UsageError(f"there is no network interface {zone!r}") from None

@@ -1,0 +1,296 @@
+"""The endpoint for programs that run on asyncio: requests are awaited, resources are served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable
+from inspect import iscoroutinefunction
+from typing import Any, Callable, Optional, Union, cast
+
+from minicoap.asyncio.addresses import resolve, resolve_local
+from minicoap.asyncio.entropy import SystemEntropy
+from minicoap.asyncio.files import FileSink
+from minicoap.asyncio.udp import UdpShell, open_socket
+from minicoap.codec import codes
+from minicoap.codec.options import URI_HOST
+from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
+from minicoap.core.body import ClientSink, Source
+from minicoap.core.endpoint import EndpointCore
+from minicoap.core.parameters import Limits, TransmissionParameters
+from minicoap.core.request import Deferred, Path, Request, Response
+from minicoap.core.resource import CoroutineHandler, Handler, Site
+from minicoap.errors import CoapError, NetworkError, OptionError, PathError, RequestTimeout, UsageError
+
+logger = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """A CoAP endpoint: client and server on one UDP socket.
+
+    Use it as ``async with Endpoint() as endpoint``. A client needs no more; `serve` binds the socket to an address of
+    one's choice, where the resources of `site` are served then. A handler of `site` may be an ``async def`` function,
+    which runs in a task of its own; a plain function answers several times as many requests.
+
+    `parameters` and `limits` are the protocol's times and the bounds of memory (see `TransmissionParameters`,
+    `Limits`). Every request returns a `Response`, whatever its code: 4.xx and 5.xx are responses. Raised are UsageError
+    for what cannot work, PathError, RequestTimeout and other NetworkErrors where no answer came, PeerError for one that
+    broke the protocol, StorageError where a file failed. Cancelling the task that waits for a request ends the request.
+    """
+
+    def __init__(
+        self,
+        site: Optional[Site] = None,
+        *,
+        parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
+        limits: Limits = Limits(),  # noqa: B008  immutable
+    ) -> None:
+        self.core = EndpointCore(SystemEntropy(), site=site, parameters=parameters, limits=limits)
+        self._shell: Optional[UdpShell] = None
+        self._pending: dict[asyncio.Future[Any], None] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._is_closed = False
+        for resource in self.core.site.resources:
+            for code, handler in resource.handlers.items():
+                if iscoroutinefunction(handler):
+                    resource.handlers[code] = self._in_task(handler)
+
+    async def __aenter__(self) -> Endpoint:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; whoever still waits for a response gets a NetworkError."""
+        self._is_closed = True
+        for task in self._tasks:
+            task.cancel()
+        for future in self._pending:
+            if not future.done():
+                future.set_exception(NetworkError("the endpoint was closed"))
+        if self._shell is not None:
+            self._shell.close()
+
+    async def serve(self, uri: str) -> None:
+        """Bind to the host and port of `uri`, such as ``coap://127.0.0.1:5683``; port 0 takes any free one.
+
+        ``coap://[::]`` serves all addresses of the machine, ``coap://0.0.0.0`` all of IPv4. Has to come before the
+        first request, which would bind the socket otherwise. Raises PathError if the address is taken or not here.
+        """
+        target = _parse(uri)
+        if target.path or target.query:
+            raise UsageError(f"{uri}: an endpoint serves a host and port; paths belong to the site's resources")
+        if self._shell is not None:
+            raise UsageError("the endpoint is bound already; call serve before the first request")
+        loop = asyncio.get_running_loop()
+        family, address = await resolve_local(target.host, target.port, loop)
+        try:
+            sock = open_socket(family, address)
+        except OSError as error:
+            raise PathError(f"cannot serve {uri}: {error.strerror}", error) from error
+        self._shell = UdpShell(self.core, sock, loop)
+
+    @property
+    def local_uri(self) -> str:
+        """Where the endpoint is bound, with the port it really has. Raises UsageError before it is bound."""
+        if self._shell is None:
+            raise UsageError("the endpoint is not bound yet")
+        host, port = self._shell.local_address[:2]
+        return format_uri(CoapUri("coap", host, port)).rstrip("/")
+
+    def wake(self) -> None:
+        """Send what the core has to send: due after each call to `core`, or to a `Deferred`, from outside a handler."""
+        if self._shell is not None:
+            self._shell.wake()
+
+    async def get(self, uri: str, **arguments: Any) -> Response:
+        """GET `uri`; see `request` for the arguments."""
+        return await self.request(codes.GET, uri, **arguments)
+
+    async def put(self, uri: str, payload: Union[bytes, Source] = b"", **arguments: Any) -> Response:
+        """PUT `payload` to `uri`; see `request` for the arguments."""
+        return await self.request(codes.PUT, uri, payload, **arguments)
+
+    async def post(self, uri: str, payload: Union[bytes, Source] = b"", **arguments: Any) -> Response:
+        """POST `payload` to `uri`; see `request` for the arguments."""
+        return await self.request(codes.POST, uri, payload, **arguments)
+
+    async def delete(self, uri: str, **arguments: Any) -> Response:
+        """DELETE `uri`; see `request` for the arguments."""
+        return await self.request(codes.DELETE, uri, **arguments)
+
+    async def fetch(self, uri: str, payload: Union[bytes, Source] = b"", **arguments: Any) -> Response:
+        """FETCH from `uri` what `payload` describes (RFC 8132 §2); see `request` for the arguments."""
+        return await self.request(codes.FETCH, uri, payload, **arguments)
+
+    async def download(self, uri: str, sink: Union[ClientSink, str], *, offset: int = 0, **arguments: Any) -> Response:
+        """GET `uri` into `sink`, or into the file of that name, holding a block of it in memory at a time.
+
+        With `offset`, a multiple of 1024 bytes, what comes before it is taken to be there already and is not asked for;
+        a sink can compare the ETag in its `begin`. The response returned has no payload, unless it is a 4.xx or 5.xx.
+        See `request` for the other arguments.
+        """
+        if not isinstance(sink, str):
+            return await self.request(codes.GET, uri, sink=sink, offset=offset, **arguments)
+        with FileSink(sink, offset=offset) as file_sink:
+            return await self.request(codes.GET, uri, sink=file_sink, offset=offset, **arguments)
+
+    async def request(
+        self,
+        code: int,
+        uri: str,
+        payload: Union[bytes, Source] = b"",
+        *,
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        confirmable: bool = True,
+        timeout: Optional[float] = None,
+        sink: Optional[ClientSink] = None,
+        offset: int = 0,
+    ) -> Response:
+        """Send a request with the method `code` and return its response.
+
+        `payload` is bytes or a `Source` of any size; what is longer than 1024 bytes travels block by block, both ways.
+        `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
+        are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
+        `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` and `offset` are as
+        in `download`.
+        """
+        target = _parse(uri)
+        items = list(options)
+        if not is_ip_literal(target.host):
+            items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
+        shell = self._open()
+        path = await self._resolve(target, shell)
+
+        def begin(done: Callable[[Union[Response, CoapError]], None], now: float) -> Callable[[float], None]:
+            return self.core.request(
+                code,
+                path,
+                done,
+                now,
+                uri_path=target.path,
+                query=target.query,
+                payload=payload,
+                content_format=content_format,
+                accept=accept,
+                options=items,
+                confirmable=confirmable,
+                timeout=timeout,
+                sink=sink,
+                offset=offset,
+            ).cancel
+
+        return cast(Response, await self._outcome(target, shell, begin))
+
+    async def ping(self, uri: str, *, timeout: Optional[float] = None) -> float:
+        """Ask the endpoint of `uri` for a sign of life (RFC 7252 §4.3) and return the seconds that it took.
+
+        Raises RequestTimeout after `timeout` seconds, or after the usual repetitions of a confirmable message.
+        """
+        target = _parse(uri)
+        shell = self._open()
+        path = await self._resolve(target, shell)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+
+        def begin(done: Callable[[Optional[CoapError]], None], now: float) -> None:
+            self.core.ping(path, done, now)
+
+        try:
+            await asyncio.wait_for(self._outcome(target, shell, begin), timeout)
+        except asyncio.TimeoutError:
+            raise RequestTimeout(f"no sign of life within {timeout} s") from None
+        return loop.time() - started
+
+    def _open(self) -> UdpShell:
+        if self._is_closed:
+            raise UsageError("the endpoint is closed")
+        if self._shell is None:
+            self._shell = UdpShell(self.core, _open_for_all(), asyncio.get_running_loop())
+        return self._shell
+
+    async def _resolve(self, target: CoapUri, shell: UdpShell) -> Path:
+        if not target.port:
+            raise UsageError("a request cannot go to port 0")
+        return await resolve(target.host, target.port, shell.family, asyncio.get_running_loop())
+
+    async def _outcome(
+        self, target: CoapUri, shell: UdpShell, begin: Callable[..., Optional[Callable[[float], None]]]
+    ) -> object:
+        """Have `begin(done, now)` start something in the core, and wait for what `done` is called with.
+
+        What `begin` returns, if anything, takes it back: it is called if the waiting task is cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[object] = loop.create_future()
+
+        def done(outcome: object) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, PathError):
+                where = format_uri(target._replace(path=(), query=())).rstrip("/")
+                outcome = PathError(f"{where} cannot be reached: {outcome.error.strerror}", outcome.error)
+            if isinstance(outcome, CoapError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        cancel = begin(done, loop.time())
+        self._pending[future] = None
+        shell.wake()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if cancel is not None:
+                cancel(loop.time())
+                shell.wake()
+            raise
+        finally:
+            del self._pending[future]
+
+    def _in_task(self, handler: CoroutineHandler) -> Handler:
+        """Return a handler that runs the coroutine function `handler` in a task and answers when it is done."""
+
+        async def run(request: Request, deferred: Deferred) -> None:
+            try:
+                response = await handler(request)
+            except OptionError as error:
+                response = Response(error.code, str(error).encode())
+            except Exception:  # the boundary to a user's handlers: one broken resource must not end the server
+                logger.exception(
+                    "the handler of %s /%s failed", codes.code_name(request.code), "/".join(request.uri_path)
+                )
+                response = Response(codes.INTERNAL_SERVER_ERROR)
+            deferred.resolve(response, asyncio.get_running_loop().time())
+            self.wake()
+
+        def handle(request: Request) -> Deferred:
+            deferred = request.defer()
+            task = asyncio.get_running_loop().create_task(run(request, deferred))
+            self._tasks[task] = None
+            task.add_done_callback(self._tasks.pop)
+            return deferred
+
+        return handle
+
+
+def _parse(uri: str) -> CoapUri:
+    target = parse_uri(uri)
+    if target.scheme != "coap":
+        raise UsageError(f"{uri}: this endpoint speaks coap only")
+    return target
+
+
+def _open_for_all() -> socket.socket:
+    """Return a socket that reaches IPv6 and IPv4, or IPv4 alone on a host that has no IPv6."""
+    try:
+        try:
+            return open_socket(socket.AF_INET6, ("::", 0))
+        except OSError:  # a host without IPv6
+            return open_socket(socket.AF_INET, ("0.0.0.0", 0))
+    except OSError as error:
+        raise PathError(f"no UDP socket can be had: {error.strerror}", error) from error

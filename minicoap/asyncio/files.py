@@ -1,0 +1,80 @@
+"""Files as bodies: read block by block for an upload, written block by block by a download."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO, Optional
+
+from minicoap.core.request import Response
+from minicoap.errors import StorageError
+
+
+class FileSource:
+    """A file as the body of a request or response; a context manager that closes it. Raises StorageError."""
+
+    def __init__(self, name: str, *, etag: Optional[bytes] = None) -> None:
+        try:
+            self._file: BinaryIO = open(name, "rb")  # noqa: SIM115  closed by `close`
+        except OSError as error:
+            raise StorageError(f"cannot read {name}", error) from error
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._etag = etag
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def size(self) -> int:
+        """The file's length in bytes when it was opened."""
+        return self._size
+
+    @property
+    def etag(self) -> Optional[bytes]:
+        """What was given at construction."""
+        return self._etag
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, fewer at the end; raises OSError."""
+        return os.pread(self._file.fileno(), length, offset)
+
+
+class FileSink:
+    """Writes the body of a response into a file, from `offset` bytes on; a context manager that closes it.
+
+    The file is opened, and without an offset emptied, when the first block is there: a refusal leaves it untouched.
+    """
+
+    def __init__(self, name: str, *, offset: int = 0) -> None:
+        self._name = name
+        self._offset = offset
+        self._file: Optional[BinaryIO] = None
+
+    def __enter__(self) -> FileSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, if it was opened."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def begin(self, response: Response, size: Optional[int]) -> None:
+        """Open the file; raises OSError."""
+        self.close()
+        self._file = open(self._name, "r+b" if self._offset else "wb")  # noqa: SIM115  closed by `close`
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write a block; raises OSError."""
+        if self._file is not None:
+            self._file.seek(offset)
+            self._file.write(data)

@@ -1,0 +1,205 @@
+"""`minicoap get|put|post|delete|fetch|discover|ping URI`: what to ask of any CoAP server, from a shell.
+
+The payload of a success goes to standard output, all else to standard error. Exit codes: 0 success, 1 a 4.xx or 5.xx
+response, 2 wrong use, 3 no answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, Optional, Union
+
+from minicoap.asyncio.endpoint import Endpoint
+from minicoap.asyncio.files import FileSink, FileSource
+from minicoap.cli.output import link_table, printable, status_lines
+from minicoap.codec import codes, contentformats
+from minicoap.codec.linkformat import parse_links
+from minicoap.codec.uri import format_uri, parse_uri
+from minicoap.core.body import Source
+from minicoap.core.request import Response
+from minicoap.errors import CoapError, StorageError, UsageError
+
+SUCCESS = 0
+REFUSED = 1
+WRONG_USE = 2
+NO_ANSWER = 3
+INTERRUPTED = 130  # as a shell reports a program ended by SIGINT
+
+_METHODS = {
+    "get": (codes.GET, "read a resource"),
+    "put": (codes.PUT, "write a resource"),
+    "post": (codes.POST, "have a resource process a payload"),
+    "delete": (codes.DELETE, "remove a resource"),
+    "fetch": (codes.FETCH, "read the part of a resource that a payload describes"),
+}
+_WITH_PAYLOAD = ("put", "post", "fetch")
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command with `arguments`, those of the process where None, and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_run(options))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # who reads our output has seen enough; nor is the interpreter to flush it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SUCCESS
+    except (UsageError, StorageError) as error:
+        return _fail(error, WRONG_USE)
+    except CoapError as error:
+        return _fail(error, NO_ANSWER)
+
+
+async def _run(options: argparse.Namespace) -> int:
+    async with Endpoint() as endpoint:
+        if options.command == "ping":
+            return await _ping(endpoint, options)
+        if options.command == "discover":
+            return await _discover(endpoint, options)
+        return await _request(endpoint, options)
+
+
+async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
+    code, _ = _METHODS[options.command]
+    with ExitStack() as files:
+        sink = None
+        if options.output is not None:
+            sink = files.enter_context(FileSink(options.output))
+        payload: Union[bytes, Source] = b""
+        content_format = None
+        if options.command in _WITH_PAYLOAD:
+            payload = _payload(options, files)
+            content_format = options.content_format
+        response = await endpoint.request(
+            code,
+            options.uri,
+            payload,
+            content_format=content_format,
+            accept=options.accept,
+            confirmable=not options.non,
+            timeout=options.timeout,
+            sink=sink,
+        )
+    return _show(response, options)
+
+
+async def _discover(endpoint: Endpoint, options: argparse.Namespace) -> int:
+    target = parse_uri(options.uri)
+    path = target.path or (".well-known", "core")
+    query = target.query if options.filter is None else (*target.query, options.filter)
+    response = await endpoint.get(
+        format_uri(target._replace(path=path, query=query)),
+        accept=contentformats.LINK_FORMAT,
+        confirmable=not options.non,
+        timeout=options.timeout,
+    )
+    if not response.is_success:
+        return _show(response, options)
+    if options.verbose:
+        _tell(*status_lines(response))
+    for line in link_table(parse_links(response.text)):
+        print(line)
+    return SUCCESS
+
+
+async def _ping(endpoint: Endpoint, options: argparse.Namespace) -> int:
+    seconds = await endpoint.ping(options.uri, timeout=options.timeout)
+    print(f"pong after {seconds * 1000:.1f} ms")
+    return SUCCESS
+
+
+def _show(response: Response, options: argparse.Namespace) -> int:
+    payload = response.body
+    if options.verbose:
+        _tell(*status_lines(response))
+    elif not response.is_success or not (payload or options.output):
+        _tell(" ".join(filter(None, (codes.code_name(response.code), printable(response.location)))))
+    if not response.is_success:
+        if payload:
+            _tell(response.text)
+        return REFUSED
+    sys.stdout.buffer.write(payload)
+    if payload and sys.stdout.isatty() and not payload.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.flush()
+    return SUCCESS
+
+
+def _payload(options: argparse.Namespace, files: ExitStack) -> Union[bytes, Source]:
+    if options.file == "-":
+        return sys.stdin.buffer.read()
+    if options.file is not None:
+        return files.enter_context(FileSource(options.file))
+    return b"" if options.payload is None else options.payload.encode(errors="surrogateescape")
+
+
+def _tell(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def _fail(error: CoapError, code: int) -> int:
+    _tell(f"minicoap: {error}")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minicoap",
+        description="Talk to a CoAP server (RFC 7252).",
+        epilog="Exit codes: 0 success, 1 the server refused (4.xx, 5.xx), 2 wrong use, 3 no answer.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, purpose) in _METHODS.items():
+        command = _command(commands, name, purpose)
+        command.add_argument("--accept", metavar="FORMAT", type=_format, help="the format wanted: json, cbor, 50, …")
+        command.add_argument("-o", "--output", metavar="FILE", help="write the payload to FILE, block by block")
+        if name in _WITH_PAYLOAD:
+            source = command.add_mutually_exclusive_group()
+            source.add_argument("--payload", metavar="TEXT", help="what to send")
+            source.add_argument("--file", metavar="FILE", help="send a file, of any size; - is standard input")
+            command.add_argument(
+                "--content-format", metavar="FORMAT", type=_format, help="what the payload is: json, cbor, 50, …"
+            )
+    discover = _command(commands, "discover", "list a server's resources (RFC 6690)")
+    discover.add_argument("--filter", metavar="NAME=VALUE", help="only those that match: rt=temperature*, href=/a/*")
+    _command(commands, "ping", "see whether a CoAP endpoint is there, and how far")
+    return parser
+
+
+def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=purpose, description=purpose[0].upper() + purpose[1:] + "."
+    )
+    command.add_argument("uri", metavar="URI", help="coap://host[:port][/path][?query]")
+    command.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="the most that an answer may take")
+    if name != "ping":
+        command.add_argument("--non", action="store_true", help="send non-confirmable messages: once, come what may")
+        command.add_argument("-v", "--verbose", action="store_true", help="show the response's code and options")
+    return command
+
+
+def _format(text: str) -> int:
+    number = contentformats.content_format_number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number up to 65535 nor a registered media type")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A client and a server in a world of their own: a protocol scenario in ten lines."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Union
+
+from minicoap.codec.message import Message, decode
+from minicoap.core.endpoint import EndpointCore
+from minicoap.core.parameters import Limits, TransmissionParameters
+from minicoap.core.request import Response
+from minicoap.core.resource import Site
+from minicoap.errors import CoapError
+from minicoap.simulate.link import Link
+from minicoap.simulate.world import World
+
+Outcome = Union[Response, CoapError]
+
+
+class Pair:
+    """Two endpoints joined by two links.
+
+    ::
+
+        pair = Pair(Site(Resource("/time", get=read_time)), link=Link(loss=0.2))
+        assert pair.request(codes.GET, "time").text == "noon"
+        assert pair.world.now < 93.0
+
+    `client` and `server` are the cores, `client_host` and `server_host` where they run; `there` is the link to the
+    server, `back` the one to the client. Parameters and limits hold for both.
+    """
+
+    def __init__(
+        self,
+        site: Optional[Site] = None,
+        *,
+        seed: int = 0,
+        link: Optional[Link] = None,
+        parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
+        limits: Limits = Limits(),  # noqa: B008  immutable
+    ) -> None:
+        self.world = World(seed, link=link, trace=10_000)
+        self.client_host = self.world.host(("client", 5683))
+        self.server_host = self.world.host(("server", 5683))
+        self.there = self.world.link(self.client_host, self.server_host)
+        self.back = self.world.link(self.server_host, self.client_host)
+        self.client = EndpointCore(self.world.entropy("client"), parameters=parameters, limits=limits)
+        self.server = EndpointCore(self.world.entropy("server"), site=site, parameters=parameters, limits=limits)
+        self.client_host.boot(self.client)
+        self.server_host.boot(self.server)
+
+    def start(self, code: int, *uri_path: str, **arguments: Any) -> list[Outcome]:
+        """Send a request and return the list that its outcome will be put into (see `EndpointCore.request`)."""
+        outcomes: list[Outcome] = []
+        self.client.request(
+            code, self.server_host.address, outcomes.append, self.world.now, uri_path=uri_path, **arguments
+        )
+        self.client_host.wake()
+        return outcomes
+
+    def outcome(self, code: int, *uri_path: str, **arguments: Any) -> Outcome:
+        """Send a request, run the world until its outcome is there, and return that."""
+        outcomes = self.start(code, *uri_path, **arguments)
+        if not self.world.run_until(lambda: bool(outcomes)):
+            raise AssertionError("the request has no outcome, and nothing is left to happen")
+        return outcomes[0]
+
+    def request(self, code: int, *uri_path: str, **arguments: Any) -> Response:
+        """Send a request and return its response; raises the error that it ended with."""
+        outcome = self.outcome(code, *uri_path, **arguments)
+        if isinstance(outcome, CoapError):
+            raise outcome
+        return outcome
+
+    def messages(self) -> list[tuple[str, Message]]:
+        """Return the messages sent so far, each with the name of its sender, "client" or "server"."""
+        return [(datagram.source[0], decode(datagram.data)) for datagram in self.world.trace]
