@@ -66,6 +66,8 @@ class Transfer:
         self._code = code
         self._options = options
         self._source = as_source(payload)
+        if self._source.size > _longest_body(szx):
+            raise UsageError(f"a body of {self._source.size} bytes is longer than block numbers can count; raise szx")
         self._done: Optional[Done] = done
         self._confirmable = confirmable
         self._timeout = timeout
@@ -100,23 +102,19 @@ class Transfer:
             self._exchange.close(now)
             self._exchange = None
 
-    def _send(self, now: float) -> Optional[NetworkError]:
+    def _send(self, now: float) -> Union[StorageError, NetworkError, None]:
         items = list(self._options)
-        payload = b""
+        is_last = True
+        try:
+            payload = self._next_payload()
+        except OSError as error:
+            return StorageError("the source of the body failed", error)
         if self._is_sending:
-            block = Block(self._sent >> (self._szx1 + 4), True, self._szx1)
-            try:
-                payload = self._source.read_at(self._sent, block.size)
-            except OSError as error:
-                self._finish(StorageError("the source of the body failed", error))
-                return None
-            block = block._replace(more=self._sent + len(payload) < self._source.size)
-            items.append((BLOCK1, block.encode()))
+            is_last = self._sent + len(payload) >= self._source.size
+            items.append((BLOCK1, Block(self._sent >> (self._szx1 + 4), not is_last, self._szx1).encode()))
             if self._sent == 0:
                 items.append((SIZE1, encode_uint(self._source.size)))
-        elif self._sent == 0 and not self._has_begun:
-            payload = self._source.read_at(0, self._source.size)
-        if self._received or self._szx2 != MAX_SZX:
+        if is_last and (self._received or self._szx2 != MAX_SZX):
             items.append((BLOCK2, Block(self._received >> (self._szx2 + 4), False, self._szx2).encode()))
         exchange = self._exchanges.request(
             self._path,
@@ -133,20 +131,30 @@ class Transfer:
         self._exchange = exchange
         return None
 
+    def _next_payload(self) -> bytes:
+        if self._is_sending:
+            return self._source.read_at(self._sent, 16 << self._szx1)
+        if self._sent or self._has_begun:
+            return b""  # §3.3: requests for further blocks of the response have none
+        return self._source.read_at(0, self._source.size)
+
     def _answered(self, answer: Answer, now: float) -> None:
         self._exchange = None
         if isinstance(answer, CoapError):
             self._finish(answer)
             return
         try:
-            proceeds = self._upload_proceeds(answer) if self._is_sending else self._download_proceeds(answer)
+            if self._is_sending or (answer.code == codes.REQUEST_ENTITY_TOO_LARGE and not self._has_begun):
+                proceeds = self._upload_proceeds(answer)
+            else:
+                proceeds = self._download_proceeds(answer)
         except BodyError as error:
             self._finish(error)
             return
         except OSError as error:
             self._finish(StorageError("the sink of the body failed", error))
             return
-        if proceeds:
+        if proceeds and self._done is not None:  # a sink may have cancelled it
             error_ = self._send(now)
             if error_ is not None:
                 self._finish(error_)
@@ -155,16 +163,26 @@ class Transfer:
         """Take the answer to a block of the request body; True if there is more to send (§2.5)."""
         block = _block(message.options, BLOCK1)
         szx = self._szx1
-        if message.code == codes.CONTINUE and block is not None:
-            self._sent += 16 << szx
-            if self._sent >= self._source.size:
-                raise BodyError("the server asks for more than the whole body")
+        sent = self._sent + (16 << szx)
+        is_whole = sent >= self._source.size
+        if message.code == codes.CONTINUE and is_whole:
+            raise BodyError("the server asks for more than the whole body")
+        if message.code >> 5 == 2 and not is_whole:
+            # §2.3: 2.31, or from a server that acts on each block by itself the response to that block
+            if block is None:
+                raise BodyError("the server answered before it had the whole body")
+            self._sent = sent
             # §2.5: the server may ask for smaller blocks from here on
             self._szx1 = min(szx, block.szx)
+            if self._source.size > _longest_body(self._szx1):
+                raise BodyError("the body is longer than block numbers of the size that the server wants can count")
             return True
         if message.code == codes.REQUEST_ENTITY_TOO_LARGE and block is not None and block.szx < szx and not self._sent:
-            self._szx1 = block.szx  # §2.9.3: too large for one message, not for the server
-            return True
+            # §2.9.3: too large for one message, not for the server
+            self._szx1 = block.szx
+            self._is_sending = self._source.size > 16 << block.szx
+            if self._is_sending:
+                return True
         self._is_sending = False
         self._sent = self._source.size
         return self._download_proceeds(message)
@@ -221,6 +239,10 @@ class Transfer:
         self._done = None
         if done is not None:
             done(outcome)
+
+
+def _longest_body(szx: int) -> int:
+    return (MAX_BLOCK_NUMBER + 1) << (szx + 4)
 
 
 def _block(options: Options, number: int) -> Optional[Block]:

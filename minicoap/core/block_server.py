@@ -7,10 +7,11 @@ first; if it had to be given up, a GET is answered anew, and its ETag tells the 
 
 from __future__ import annotations
 
+import logging
 from typing import Optional, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import NO_OPTIONS, Options
+from minicoap.codec.message import Options
 from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1, SIZE2, encode_uint
 from minicoap.core.body import MAX_SZX, Block, BytesSink, Sink, Source, as_source, decode_block, too_large
 from minicoap.core.parameters import Limits
@@ -18,10 +19,11 @@ from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.core.timers import Timer, Timers
 
+logger = logging.getLogger(__name__)
+
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
 _PER_BLOCK = frozenset((BLOCK1, BLOCK2, SIZE1, SIZE2))
-_SAFE_TO_REPEAT = frozenset((codes.GET, codes.FETCH))
 _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
 
 
@@ -42,7 +44,7 @@ class Upload:
 
     def drop(self) -> None:
         """Give it up."""
-        self.sink.abort("the upload was not completed")
+        _abort(self.sink, "the upload was not completed")
 
 
 class Kept:
@@ -94,7 +96,7 @@ class BlockServer:
                 if block2.offset + block2.size >= kept.source.size:
                     self._drop(self._kept, _key(request))
                 return self._slice(kept.response, kept.source, block2)
-            if request.code not in _SAFE_TO_REPEAT:
+            if request.code != codes.GET:  # a FETCH for a further block comes without its payload (§3.3)
                 return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"that response is not kept any more")
         resource = self._site.route(request)
         if isinstance(resource, Response):
@@ -106,26 +108,27 @@ class BlockServer:
         assert resource.upload is not None
         sink = resource.upload(request)
         if isinstance(sink, Response):
-            return sink
-        refusal = sink.write_at(0, request.payload)
+            return self.respond(request, sink)
+        refusal = _write(sink, 0, request.payload)
         return self._finished(request, sink, refusal)
 
     def respond(self, request: Request, response: Response) -> Response:
         """Return the part of `response` that `request` asks for, with the block options that belong to it."""
         block1 = _block(request.options, BLOCK1)
-        if block1 is not None:
-            response = _with(response, ((BLOCK1, Block(block1.number, False, block1.szx).encode()),))
+        answer = response
+        if block1 is not None:  # acknowledged here; the further blocks of a long response do not repeat that (§3.3)
+            answer = _with(response, ((BLOCK1, Block(block1.number, False, block1.szx).encode()),))
         block2 = _block(request.options, BLOCK2)
         payload = response.payload
         size = len(payload) if isinstance(payload, bytes) else payload.size
         if block2 is None:
             if isinstance(payload, bytes) and size <= 16 << MAX_SZX:
-                return response
+                return answer
             block2 = Block(0, False, MAX_SZX)
         source = as_source(payload)
         if size > block2.size and block2.number == 0 and not self._keep(request, response, source):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
-        return self._slice(response, source, block2)
+        return self._slice(answer, source, block2)
 
     # Block1
 
@@ -148,10 +151,14 @@ class BlockServer:
             if block.more and block.offset + size == upload.offset:
                 return _continue(block)
             return Response(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}".encode())
-        held = upload.held
-        refusal = upload.sink.write_at(block.offset, request.payload)
-        upload.offset += size
+        try:
+            refusal = _write(upload.sink, block.offset, request.payload)
+        except Exception:
+            self._take_out(key)
+            raise
         if block.more and refusal is None:
+            held = upload.held
+            upload.offset += size
             self._held += upload.held - held
             if block.number == 0:
                 self._uploads[key] = upload
@@ -162,8 +169,7 @@ class BlockServer:
                 self._drop(self._uploads, key)
                 return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
             return _continue(block)
-        if self._uploads.pop(key, None) is not None:
-            self._held -= held
+        self._take_out(key)
         if isinstance(upload.sink, BytesSink) and refusal is None:
             whole = Request(request.code, request.path, request.options, bytes(upload.sink.data), request.now)
             whole.args = request.args
@@ -179,7 +185,7 @@ class BlockServer:
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
         if resource.upload is not None and request.code == codes.PUT:
             sink = resource.upload(request)
-            return sink if isinstance(sink, Response) else Upload(sink, request.now)
+            return self.respond(request, sink) if isinstance(sink, Response) else Upload(sink, request.now)
         announced = request.options.uint(SIZE1)
         if announced is not None and announced > resource.max_body:
             return too_large(resource.max_body)
@@ -187,15 +193,27 @@ class BlockServer:
 
     def _finished(self, request: Request, sink: Sink, refusal: Optional[Response]) -> Union[Response, Deferred]:
         if refusal is not None:
-            sink.abort("refused")
+            _abort(sink, "refused")
             return self.respond(request, refusal)
         answer = Deferred(request)
-        sink.finish(answer)
+        try:
+            sink.finish(answer)
+        except Exception:
+            _abort(sink, "its end failed")
+            raise
         return answer
+
+    def _take_out(self, key: Key) -> None:
+        """End an upload whose sink has been told already, or is about to be."""
+        upload = self._uploads.pop(key, None)
+        if upload is not None:
+            self._held -= upload.held
 
     # Block2
 
     def _handle(self, request: Request, resource: Resource) -> Union[Response, Deferred]:
+        if resource.upload is not None and request.code == codes.PUT:
+            return self.whole_body_received(request, resource)
         response = resource.handlers[request.code](request)
         return response if isinstance(response, Deferred) else self.respond(request, response)
 
@@ -209,7 +227,7 @@ class BlockServer:
             self._held += kept.held
             self._arm(request.now)
             return True
-        return request.code in _SAFE_TO_REPEAT
+        return request.code == codes.GET
 
     def _slice(self, response: Response, source: Source, block: Block) -> Response:
         offset = block.offset
@@ -266,6 +284,22 @@ def _key(request: Request) -> Key:
     return request.path, request.code, items
 
 
+def _write(sink: Sink, offset: int, data: bytes) -> Optional[Response]:
+    """Hand a block to a sink; one that fails is told to let go."""
+    try:
+        return sink.write_at(offset, data)
+    except Exception:
+        _abort(sink, "a block could not be written")
+        raise
+
+
+def _abort(sink: Sink, reason: str) -> None:
+    try:
+        sink.abort(reason)
+    except Exception:  # the boundary to a user's sinks: one that fails must not keep others from ending
+        logger.exception("a sink failed when it was aborted")
+
+
 def _block(options: Options, number: int) -> Optional[Block]:
     value = options.uint(number) if options.mask & 1 << number else None
     return None if value is None else decode_block(value)
@@ -277,5 +311,5 @@ def _continue(block: Block) -> Response:
 
 def _with(response: Response, added: Union[list[tuple[int, bytes]], tuple[tuple[int, bytes], ...]]) -> Response:
     changed = Response(response.code, response.payload)
-    changed.options = Options((*response.options.items, *added)) if added else NO_OPTIONS
+    changed.options = Options((*response.options.items, *added))
     return changed

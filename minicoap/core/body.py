@@ -138,4 +138,3 @@ def too_large(limit: int) -> Response:
 def as_source(payload: Union[bytes, Source]) -> Source:
     """Return `payload` as a source."""
     return BytesSource(payload) if isinstance(payload, bytes) else payload
-

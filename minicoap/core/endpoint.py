@@ -81,9 +81,11 @@ class EndpointCore:
         if peer is None:
             return
         failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
+        exchanges = list(peer.exchanges.values())  # not those that are begun because of the failure
         self._reliability.fail_all(peer, failure, now)
-        for exchange in list(peer.exchanges.values()):
-            exchange.answer(failure, now)
+        for exchange in exchanges:
+            if peer.exchanges.get(exchange.token) is exchange:
+                exchange.answer(failure, now)
 
     def datagrams_to_send(self) -> list[tuple[bytes, Path]]:
         """Return what is to be sent, and forget it."""
@@ -127,7 +129,7 @@ class EndpointCore:
         that ended the exchange. `timeout` is the most that a single exchange may take, in seconds. With `sink` the body
         of a successful response goes there, beginning at `offset` bytes (a multiple of the block size, 16 << szx), and
         the response that `done` gets has no payload. Raises UsageError for arguments that cannot work, NetworkError if
-        the endpoint has no room for another request.
+        the endpoint has no room for another request, StorageError if `payload` cannot be read.
         """
         items = [(URI_PATH, segment.encode()) for segment in uri_path]
         items.extend((URI_QUERY, argument.encode()) for argument in query)

@@ -56,7 +56,7 @@ class Limits(NamedTuple):
     """How much an endpoint keeps, whatever the network does. Each overflow has the answer named beside it."""
 
     peers: int = 65536  # further peers: the longest idle one is forgotten; if none is idle, messages to new ones fail
-    queued_messages: int = 64  # per peer, behind NSTART; further requests fail at once with RequestTimeout
+    queued_messages: int = 64  # per peer, behind NSTART; further requests fail at once, late answers go unreliably
     remembered_answers: int = 200_000  # further ones push out the older half
     remembered_bytes: int = 32 * 1024 * 1024  # the same, by bytes
     deferred: int = 10_000  # requests awaiting a late answer; further ones are answered 5.03 with Max-Age

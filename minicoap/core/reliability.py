@@ -253,7 +253,7 @@ class Reliability:
             return
         # A repetition of a response taken before is acknowledged again, though nobody waits for it any more.
         key = peer.index << 16 | message.message_id
-        record = bytes((len(message.token), 0, 0, 0)) + message.token
+        record = _record(0, message)
         if self._answers.recall(key) == record:
             self.send_empty(ACK, message.message_id, path)
         elif self._above.response_received(message, peer, now):
@@ -285,11 +285,11 @@ class Reliability:
             known = self._answers.recall(key)
             if known is not None and self._is_repetition(known, message, path):
                 return
-            if self._pending >= self._limits.deferred:
-                overloaded = Response(codes.SERVICE_UNAVAILABLE, max_age=_OVERLOAD_MAX_AGE)
-                self._reply(message, path, overloaded, now)
-                return
-        answer = self._above.request_received(message, path, now)
+        answer: Union[Response, Deferred]
+        if self._pending >= self._limits.deferred:
+            answer = Response(codes.SERVICE_UNAVAILABLE, max_age=_OVERLOAD_MAX_AGE)
+        else:
+            answer = self._above.request_received(message, path, now)
         if isinstance(answer, Deferred):
             early = answer.response
             if early is None:
@@ -303,12 +303,14 @@ class Reliability:
     def _is_repetition(self, known: Union[bytes, Pending], message: Message, path: Path) -> bool:
         """Answer a repeated request as the first was; the same ID with another token is a new request."""
         if isinstance(known, bytes):
-            # A record with code 0 is that of a response taken, no answer of ours.
-            if known[4 : 4 + (known[0] & 15)] != message.token or known[1] == 0:
+            if known[4 : 4 + (known[0] & 15)] != message.token or not known[0] & VERSION_BITS:
                 return False
             # §4.5: a repeated NON is ignored in silence
             if message.type == CON:
-                self._outbox.append((known, path))
+                if known[1] == codes.EMPTY:
+                    self.send_empty(ACK, message.message_id, path)
+                else:
+                    self._outbox.append((known, path))
             return True
         if known.message.token != message.token:
             return False
@@ -356,18 +358,38 @@ class Reliability:
             pending.timer.cancel()
         response = self._above.late_response(request, response)
         message = pending.message
+        data: Optional[bytes]
         if pending.acknowledged:
-            # The entry stays, so that a repeated request is acknowledged again and not carried out again.
-            peer = self._peers.reach(pending.path, now)
-            payload = response.payload
-            if peer is not None and isinstance(payload, bytes):
-                self.send(peer, response.code, message.token, response.options, payload, now, _ignore_outcome)
-            return
-        data = self._reply(message, pending.path, response, now)
-        if pending.remembers and data is not None:
-            self._answers.remember(pending.key, data, now)
+            self._send_separately(response, message.token, pending.path, now)
+            # A repeated request is acknowledged again and not carried out again.
+            data = _record(VERSION_BITS, message)
         else:
-            self._answers.forget(pending.key)
+            data = self._reply(message, pending.path, response, now)
+            if not pending.remembers:
+                data = None
+        if self._answers.recall(pending.key) not in (pending, None):
+            return  # another request has the message ID by now
+        self._answers.forget(pending.key)
+        if data is not None:
+            self._answers.remember(pending.key, data, now)
+
+    def _send_separately(self, response: Response, token: bytes, path: Path, now: float) -> None:
+        """Send a late answer as a message of its own, without reliability if too many wait for this peer (§5.2.2)."""
+        peer = self._peers.reach(path, now)
+        payload = response.payload
+        assert isinstance(payload, bytes)
+        if peer is None:
+            return
+        if self.send(peer, response.code, token, response.options, payload, now, _ignore_outcome) is None:
+            self.send_unreliably(peer, response.code, token, response.options, payload)
+
+
+def _record(version_bits: int, message: Message) -> bytes:
+    """Return what is kept of a message that was answered by an empty acknowledgement: a header and its token.
+
+    It looks like a datagram without code; of version 1 for a request, of version 0 for a response, no answer of ours.
+    """
+    return bytes((version_bits | len(message.token), codes.EMPTY, 0, 0)) + message.token
 
 
 def _ignore_outcome(error: Optional[CoapError], now: float) -> None:

@@ -111,7 +111,7 @@ class Response:
     `code` is an integer of `minicoap.codec.codes`. `payload` is bytes, or in a handler's response a `Source`, which is
     sent block by block. `options` are further options as (number, value) pairs, or a ready-made `Options` if nothing
     else is given. `etag` is one to eight bytes, `max_age` seconds, `location_path` the segments of what was created.
-    Raises UsageError for an etag of another length.
+    Raises UsageError for an etag of another length and for an option that cannot be encoded.
     """
 
     __slots__ = ("code", "options", "payload")
@@ -147,6 +147,7 @@ class Response:
             items.append((MAX_AGE, encode_uint(max_age)))
         items.extend((LOCATION_PATH, segment.encode()) for segment in location_path)
         self.options = Options(items)
+        self.options.raw  # noqa: B018  encoded here, where what cannot be still is the fault of whoever passed it
 
     def __repr__(self) -> str:
         size = len(self.payload) if isinstance(self.payload, bytes) else self.payload.size

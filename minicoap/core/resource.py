@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Callable, Optional, Union
+from collections.abc import Coroutine, Sequence
+from typing import Any, Callable, Optional, Union, cast
 
 from minicoap.codec import codes, contentformats
 from minicoap.codec.linkformat import Link, format_links, matches
@@ -14,6 +14,9 @@ from minicoap.core.request import Deferred, Request, Response
 from minicoap.errors import OptionError, UsageError
 
 Handler = Callable[[Request], Union[Response, Deferred]]
+# What a shell that has tasks makes a Handler of (see `minicoap.asyncio.endpoint`).
+CoroutineHandler = Callable[[Request], Coroutine[Any, Any, Response]]
+AnyHandler = Union[Handler, CoroutineHandler]
 OpenSink = Callable[[Request], Union[Sink, Response]]
 
 _CONDITIONAL = 1 << IF_MATCH | 1 << IF_NONE_MATCH
@@ -44,13 +47,13 @@ class Resource:
         self,
         template: str,
         *,
-        get: Optional[Handler] = None,
-        post: Optional[Handler] = None,
-        put: Optional[Handler] = None,
-        delete: Optional[Handler] = None,
-        fetch: Optional[Handler] = None,
-        patch: Optional[Handler] = None,
-        ipatch: Optional[Handler] = None,
+        get: Optional[AnyHandler] = None,
+        post: Optional[AnyHandler] = None,
+        put: Optional[AnyHandler] = None,
+        delete: Optional[AnyHandler] = None,
+        fetch: Optional[AnyHandler] = None,
+        patch: Optional[AnyHandler] = None,
+        ipatch: Optional[AnyHandler] = None,
         upload: Optional[OpenSink] = None,
         title: str = "",
         resource_type: str = "",
@@ -69,7 +72,7 @@ class Resource:
             codes.GET: get, codes.POST: post, codes.PUT: put, codes.DELETE: delete, codes.FETCH: fetch,
             codes.PATCH: patch, codes.IPATCH: ipatch,
         }  # fmt: skip
-        self.handlers: dict[int, Handler] = {code: handler for code, handler in handlers.items() if handler is not None}
+        self.handlers = {code: cast(Handler, handler) for code, handler in handlers.items() if handler is not None}
         self.upload = upload
         self.title = title
         self.resource_type = resource_type
@@ -125,6 +128,11 @@ class Site:
         for resource in resources:
             self.add(resource)
 
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """All resources, in the order in which they were added."""
+        return tuple(self._resources)
+
     def add(self, resource: Resource) -> None:
         """Add a resource; raises UsageError if its path is taken."""
         if any(other.segments == resource.segments for other in self._resources):
@@ -146,7 +154,8 @@ class Site:
         if resource is None:
             resource = self._find(path, request)
             if resource is None:
-                return Response(codes.NOT_FOUND)
+                # §5.8: a method nobody knows is refused as such, wherever it was meant for
+                return Response(codes.NOT_FOUND if request.code in codes.METHOD_NAMES else codes.METHOD_NOT_ALLOWED)
         code = request.code
         if code not in resource.handlers and (resource.upload is None or code != codes.PUT):
             return Response(codes.METHOD_NOT_ALLOWED)

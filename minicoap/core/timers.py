@@ -29,6 +29,16 @@ class Timer:
 _SWEEP_AT = 64  # slots; below it sweeping is not worth a thought
 
 
+class _Queue:
+    """Timers of one lifetime, in the order of their start; swept once it has grown to `sweep_at` slots."""
+
+    __slots__ = ("sweep_at", "timers")
+
+    def __init__(self) -> None:
+        self.timers: deque[Timer] = deque()
+        self.sweep_at = _SWEEP_AT
+
+
 class Timers:
     """All timers of one endpoint."""
 
@@ -38,12 +48,12 @@ class Timers:
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = 0
         self._sweep_at = _SWEEP_AT
-        self._queues: dict[float, deque[Timer]] = {}
+        self._queues: dict[float, _Queue] = {}
 
     def __len__(self) -> int:
         """How many timers are waiting to run."""
         alive = sum(1 for _, _, timer in self._heap if timer.callback is not None)
-        return alive + sum(1 for queue in self._queues.values() for timer in queue if timer.callback is not None)
+        return alive + sum(1 for queue in self._queues.values() for timer in queue.timers if timer.callback is not None)
 
     def at(self, deadline: float, callback: Callable[[float], None]) -> Timer:
         """Call `callback(now)` once `deadline` is reached."""
@@ -61,11 +71,16 @@ class Timers:
         """Call `callback(now)` after `lifetime`, one of the few constants that the endpoint uses over and over."""
         queue = self._queues.get(lifetime)
         if queue is None:
-            queue = self._queues[lifetime] = deque()
+            queue = self._queues[lifetime] = _Queue()
         timer = Timer(now + lifetime, callback)
-        while queue and queue[0].callback is None:
-            queue.popleft()
-        queue.append(timer)
+        timers = queue.timers
+        while timers and timers[0].callback is None:
+            timers.popleft()
+        timers.append(timer)
+        if len(timers) >= queue.sweep_at:
+            # One that is long in coming would else hold back all that were cancelled behind it.
+            queue.timers = deque([each for each in timers if each.callback is not None])
+            queue.sweep_at = max(_SWEEP_AT, 2 * len(queue.timers))
         return timer
 
     def next_deadline(self) -> Optional[float]:
@@ -75,10 +90,11 @@ class Timers:
             heappop(heap)
         earliest = heap[0][0] if heap else None
         for queue in self._queues.values():
-            while queue and queue[0].callback is None:
-                queue.popleft()
-            if queue and (earliest is None or queue[0].deadline < earliest):
-                earliest = queue[0].deadline
+            timers = queue.timers
+            while timers and timers[0].callback is None:
+                timers.popleft()
+            if timers and (earliest is None or timers[0].deadline < earliest):
+                earliest = timers[0].deadline
         return earliest
 
     def run(self, now: float) -> None:
@@ -87,8 +103,9 @@ class Timers:
         while heap and (heap[0][0] <= now or heap[0][2].callback is None):
             _fire(heappop(heap)[2], now)
         for queue in list(self._queues.values()):
-            while queue and (queue[0].deadline <= now or queue[0].callback is None):
-                _fire(queue.popleft(), now)
+            # Looked up anew each time: a callback may start another timer and so sweep the queue.
+            while queue.timers and (queue.timers[0].deadline <= now or queue.timers[0].callback is None):
+                _fire(queue.timers.popleft(), now)
 
 
 def _fire(timer: Timer, now: float) -> None:
