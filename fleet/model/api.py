@@ -350,10 +350,10 @@ class NodeView(msgspec.Struct, frozen=True):
     address: str
     hostname: str
     ip_address: str
-    groups: tuple[str, ...]
     services: tuple[str, ...]
     drivers: tuple[str, ...]
     system_info: dict[str, Any]
+    groups: tuple[str, ...] = ()
     health: Optional[dict[str, Any]] = None
 
 

@@ -241,8 +241,8 @@ class Endpoint:
 
         cancel = begin(done, loop.time())
         self._pending[future] = None
-        shell.wake()
         try:
+            shell.wake()
             return await future
         except asyncio.CancelledError:
             if cancel is not None:
