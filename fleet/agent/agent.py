@@ -145,7 +145,9 @@ class Agent:
         """Take up what an earlier life left, and register. Raises OSError if the data directory cannot be used."""
         actions = self.machine.recover(self._journal.open())
         accepted = self.machine.job
-        if accepted is not None:
+        if accepted is None:
+            self._downloads.clear()  # the last life may have ended before it had done so
+        else:
             self._job = _read_job(bytes(accepted.description))
             logger.info("job %s goes on in state %s", accepted.job_id, self.machine.state)
         self._do(actions)

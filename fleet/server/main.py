@@ -13,15 +13,18 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Callable, NoReturn, Optional
 
 from fleet.errors import UsageError
+from fleet.host.addresses import is_loopback
 from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
-from fleet.server.config import ServerConfig, is_loopback
+from fleet.server.config import ServerConfig
 from fleet.server.resources.system import RESTART
 from fleet.server.server import Server
 from fleet.server.store.sqlite import SqliteLedger
@@ -33,6 +36,7 @@ from minicoap.errors import CoapError
 logger = logging.getLogger(__name__)
 
 _INHERITED_SOCKET = 3  # the first descriptor of systemd's protocol, sd_listen_fds(3)
+FAILED = "failed"
 _LINGER = 0.2  # seconds in which the last answers leave before a stop
 
 
@@ -52,13 +56,16 @@ def run(config: ServerConfig) -> int:
     if action == RESTART:
         _replace_process(sock)
     sock.close()
-    return 0
+    return 1 if action == FAILED else 0
 
 
 @contextlib.contextmanager
 def _lock(directory: str) -> Iterator[None]:
     """Hold the data directory: two servers on one would each believe in their own memory."""
-    descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"--data-dir {directory} cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -89,9 +96,19 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
         if shell is not None:
             shell.wake()
 
+    def thread_failed(failure: threading.ExceptHookArgs) -> None:
+        # Without one of the ledger's threads nothing can be done any more: whoever watches over us is to start anew.
+        logger.critical("a thread failed", exc_info=failure.exc_value)
+        loop.call_soon_threadsafe(stop, FAILED)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, "shutdown")
-    ledger = SqliteLedger(os.path.join(config.data_dir, "fleet.sqlite"), post)
+    threading.excepthook = thread_failed
+    database = os.path.join(config.data_dir, "fleet.sqlite")
+    try:
+        ledger = SqliteLedger(database, post)
+    except sqlite3.Error as error:
+        raise UsageError(f"the database {database} cannot be opened: {error}") from error
     files = SystemFiles()
     try:
         port = sock.getsockname()[1]
@@ -148,7 +165,17 @@ def _replace_process(sock: socket.socket) -> NoReturn:
     environment = {**os.environ, "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
     logging.shutdown()
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+    os.execve(sys.executable, [sys.executable, *_own_arguments()], environment)
+
+
+def _own_arguments() -> list[str]:
+    """What follows the interpreter in the command line that started this process."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is None:
+        return sys.argv
+    # Started by `python -m`: the file alone would look for its imports beside itself.
+    name = main.name[: -len(".__main__")] if main.name.endswith(".__main__") else main.name
+    return ["-m", name, *sys.argv[1:]]
 
 
 def _uri(host: str, port: int) -> str:

@@ -72,7 +72,7 @@ class Server:
             NodesResource(services),
             UpdatesResource(services),
             FirmwareResource(services),
-            SystemResource(services, act),
+            SystemResource(services, files, act),
         ):
             for resource in part.resources():
                 site.add(resource)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fleet.model.answers import FORMATS, answer, guarded, refusal
+from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
 from fleet.model.api import HealthAnswer, parse_health
 from fleet.model.formats import CBOR, encode
 from fleet.model.times import iso_from_ms
@@ -55,6 +55,7 @@ class HealthResource:
         ]
 
     def _put(self, request: Request) -> Response:
+        arguments(request)
         services = self._services
         report = parse_health(request.payload, request.content_format)
         presence = services.presences.find(report.node_id)
@@ -75,6 +76,7 @@ class HealthResource:
         return answer(request, told, codes.CHANGED)
 
     def _get(self, request: Request) -> Deferred:
+        arguments(request)
         return self._services.query(request, FiguresQuery(), self._fleet_health)
 
     def _fleet_health(self, request: Request, page: Page[Figures]) -> Response:
