@@ -82,17 +82,20 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
         if server is None:
             return
         processes = _Processes()
-        agent = Agent(
-            config,
-            server,
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-            files=files,
-            facts=PsutilFacts(config.data_dir),
-            processes=processes,
-            boot=SystemBoot(processes),
-        )
-        agent.start()
+        try:
+            agent = Agent(
+                config,
+                server,
+                clock=SystemClock(),
+                entropy=SystemEntropy(),
+                files=files,
+                facts=PsutilFacts(config.data_dir),
+                processes=processes,
+                boot=SystemBoot(processes),
+            )
+            agent.start()
+        except OSError as error:
+            raise UsageError(f"--data-dir {config.data_dir} cannot be used: {error}") from error
         shell = UdpShell(agent, sock, loop)
         processes.ended = shell.wake
         print(f"node {config.node_id} on port {sock.getsockname()[1]}, server {config.server}", flush=True)

@@ -102,7 +102,7 @@ def test_a_node_fetches_what_it_is_to_do(served, tmp_path):
 
     assert told == {
         "job_id": job_id, "attempt": 1, "name": "app", "version": "1.0", "package_type": "pip",
-        "packages": ["app==1.0"], "state": "pending", "sequence": 0,
+        "packages": ["app==1.0"], "state": "waiting", "sequence": 1,
         "artifacts": [
             {"name": wheel.name, "size": stored["size"], "sha256": stored["sha256"], "path": None, "mode": None}
         ],
