@@ -82,13 +82,9 @@ class Agent:
         self._clock = clock
         self._boot_id = boot.boot_id()
         self._timers = Timers()
-        self.endpoint = EndpointCore(
-            entropy, site=Site(lenient_paths=True), parameters=parameters, limits=limits
-        )
+        self.endpoint = EndpointCore(entropy, site=Site(lenient_paths=True), parameters=parameters, limits=limits)
         shared: dict[str, Any] = {"clock": clock, "timers": self._timers, "entropy": entropy}
-        self.membership = Membership(
-            config, self.endpoint, server, facts=facts, jobs_wait=self._jobs_wait, **shared
-        )
+        self.membership = Membership(config, self.endpoint, server, facts=facts, jobs_wait=self._jobs_wait, **shared)
         node_resources = NodeResources(
             config.node_id, facts, health=self.membership.health, status=self._status, hinted=self._hinted
         )

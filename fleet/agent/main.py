@@ -27,6 +27,7 @@ from fleet.host.boot import SystemBoot
 from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
+from fleet.host.lock import held
 from fleet.host.processes import AsyncioProcesses, ProcessResult, RunningProcess
 from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
@@ -45,13 +46,10 @@ def run(config: AgentConfig) -> int:
     uri = _server_uri(config)
     data_dir = os.path.abspath(config.data_dir)
     os.makedirs(data_dir, exist_ok=True)
-    lock = _lock(data_dir)
     python = config.python and os.path.abspath(config.python)
     file_root = config.file_root and os.path.abspath(config.file_root)
-    try:
+    with held(data_dir, "agent"):
         asyncio.run(_run(config._replace(data_dir=data_dir, python=python, file_root=file_root), uri))
-    finally:
-        os.close(lock)
     return 0
 
 
@@ -152,19 +150,3 @@ class _Processes(AsyncioProcesses):
             self.ended()
 
         return super().run(arguments, input, timeout, then)
-
-
-def _lock(directory: str) -> int:
-    """Hold the data directory: two agents on one journal would undo each other's work."""
-    import fcntl
-
-    try:
-        descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"--data-dir {directory} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UsageError(f"another agent runs on {directory}; stop it, or give another --data-dir") from None
-    return descriptor

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import logging
 from typing import Optional
 
 from fleet.host.files import Files
+
+logger = logging.getLogger(__name__)
 
 SYNC_STEP = 4 * 1024 * 1024  # bytes between syncs of an upload, so that no single one holds the server up for long
 
@@ -90,8 +93,9 @@ class ArtifactStore:
         if sha256 in self._claimed:
             return
         path = self._path(sha256)
-        self._used -= self._files.size(path) or 0
-        self._files.remove(path)
+        size = self._files.size(path) or 0
+        if self.let_go(path):
+            self._used -= size
 
     def reserve(self, size: int, taken: int) -> None:
         """Count bytes about to be written, behind `taken` of the same upload; raises StoreFullError if too many."""
@@ -102,6 +106,15 @@ class ArtifactStore:
     def give_back(self, size: int) -> None:
         """Uncount the bytes of an upload that came to nothing."""
         self._used -= size
+
+    def let_go(self, path: str) -> bool:
+        """Remove a file that nobody needs; one that the disk does not let go of stays counted until the next start."""
+        try:
+            self._files.remove(path)
+        except OSError as error:
+            logger.error("%s cannot be removed: %s", path, error)
+            return False
+        return True
 
     def adopt(self, path: str, sha256: str) -> None:
         """Make a complete and synced upload a content, in the place of one that may have been damaged since."""
@@ -145,8 +158,8 @@ class Incoming:
 
     def drop(self) -> None:
         """Forget what came."""
-        self._files.remove(self._path)
-        self._store.give_back(self.size)
+        if self._store.let_go(self._path):
+            self._store.give_back(self.size)
         self.size = 0
 
 

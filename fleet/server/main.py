@@ -7,8 +7,6 @@ that datagrams that arrive meanwhile wait in the kernel, and the port is the sam
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -16,7 +14,6 @@ import socket
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Callable, NoReturn, Optional
 
 from fleet.errors import UsageError
@@ -24,9 +21,11 @@ from fleet.host.addresses import is_loopback
 from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
+from fleet.host.lock import held
 from fleet.server.config import ServerConfig
 from fleet.server.resources.system import RESTART
 from fleet.server.server import Server
+from fleet.server.store.interface import Post
 from fleet.server.store.sqlite import SqliteLedger
 from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
@@ -51,30 +50,12 @@ def run(config: ServerConfig) -> int:
             "meant, or use --host 127.0.0.1"
         )
     os.makedirs(config.data_dir, exist_ok=True)
-    with _lock(config.data_dir):
+    with held(config.data_dir, "server"):
         action, sock = asyncio.run(_serve(config))
     if action == RESTART:
         _replace_process(sock)
     sock.close()
     return 1 if action == FAILED else 0
-
-
-@contextlib.contextmanager
-def _lock(directory: str) -> Iterator[None]:
-    """Hold the data directory: two servers on one would each believe in their own memory."""
-    try:
-        descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"--data-dir {directory} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UsageError(f"another server runs on {directory}; stop it, or give another --data-dir") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
@@ -104,11 +85,7 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, "shutdown")
     threading.excepthook = thread_failed
-    database = os.path.join(config.data_dir, "fleet.sqlite")
-    try:
-        ledger = SqliteLedger(database, post)
-    except sqlite3.Error as error:
-        raise UsageError(f"the database {database} cannot be opened: {error}") from error
+    ledger = _open_ledger(config, post)
     files = SystemFiles()
     try:
         port = sock.getsockname()[1]
@@ -128,11 +105,7 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
         successor = sock.dup()
         shell = UdpShell(server, sock, loop)
         try:
-            print(f"listening on {_uri(config.host, port)}", flush=True)
-            if is_loopback(config.host):
-                print("plain CoAP on loopback: everyone on this machine is an operator", flush=True)
-            else:
-                print("plain CoAP without protection (--insecure): everyone who reaches it is an operator", flush=True)
+            _announce(config, port)
             action = await stopped
             await asyncio.sleep(_LINGER)
         finally:
@@ -142,6 +115,22 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
         files.close()
     logger.info("stopped: %s", action)
     return action, successor
+
+
+def _open_ledger(config: ServerConfig, post: Post) -> SqliteLedger:
+    database = os.path.join(config.data_dir, "fleet.sqlite")
+    try:
+        return SqliteLedger(database, post)
+    except sqlite3.Error as error:
+        raise UsageError(f"the database {database} cannot be opened: {error}") from error
+
+
+def _announce(config: ServerConfig, port: int) -> None:
+    print(f"listening on {_uri(config.host, port)}", flush=True)
+    if is_loopback(config.host):
+        print("plain CoAP on loopback: everyone on this machine is an operator", flush=True)
+    else:
+        print("plain CoAP without protection (--insecure): everyone who reaches it is an operator", flush=True)
 
 
 async def _listening_socket(config: ServerConfig) -> socket.socket:

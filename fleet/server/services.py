@@ -46,9 +46,7 @@ class Services:
         """The wall clock as UTC milliseconds."""
         return int(self.clock.wall() * 1000)
 
-    def submit(
-        self, request: Request, command: Command, succeed: Callable[[Request, Outcome], Response]
-    ) -> Deferred:
+    def submit(self, request: Request, command: Command, succeed: Callable[[Request, Outcome], Response]) -> Deferred:
         """Answer `request` once `command` is durable: by `succeed`, or by what the command was refused for."""
         deferred = request.defer()
 

@@ -1,8 +1,8 @@
 """A disk that keeps what was fsynced apart from what was only written, and can be cut, full or broken.
 
-It promises what `fleet.host.files.SystemFiles` does on Linux: data is durable after `fsync`, a name, a rename, a removal
-and `replace` are durable on return. Of what was written and not synced a power cut leaves anything: nothing, all, a
-torn beginning, or some of the writes with zeros between them. The death of a process leaves everything.
+It promises what `fleet.host.files.SystemFiles` does on Linux: data is durable after `fsync`; a name, a rename, a
+removal and `replace` are durable on return. Of what was written and not synced a power cut leaves anything: nothing,
+all, a torn beginning, or some of the writes with zeros between them. The death of a process leaves everything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PowerCut(BaseException):
 
 
 class _File:
-    """One file: `content` is what processes see, `durable` what is on the disk, `pending` the way from here to there."""
+    """One file: `content` is what processes see, `durable` what is on the disk, `pending` what is still to be done there."""
 
     __slots__ = ("content", "durable", "pending")
 

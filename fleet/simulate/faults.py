@@ -38,7 +38,7 @@ class Cut(NamedTuple):
 
 
 class Ambush(NamedTuple):
-    """The node that is the `entry`-th to enter `state` dies `after` seconds, and `times` times if it enters it again."""
+    """The `entry`-th node to enter `state`, or a later one, dies `after` seconds; up to `times` times if it is back."""
 
     state: str
     entry: int
@@ -49,7 +49,7 @@ class Ambush(NamedTuple):
 
 
 class DiskFault(NamedTuple):
-    """A node's disk: `points` are where calls cut the power, see `SimulatedFiles.cut_after`; `call` fails with `error`."""
+    """A node's disk: the power is cut at `points` (see `SimulatedFiles.cut_after`), a `call` fails with `error`."""
 
     node: int
     points: tuple[int, ...] = ()

@@ -140,6 +140,8 @@ class SimulatedFleet:
             disk.cut_after()
             disk.fail_at = 0
             disk.capacity = 1 << 30
+        if self.plan.server_call:
+            self.server.die(power=False, down=1.0)  # what a broken disk did not let go of goes at the next start
         self.server.boot()
         for node in self.nodes:
             node.boot()

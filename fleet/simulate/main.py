@@ -33,9 +33,8 @@ class Result(msgspec.Struct, frozen=True):
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the seeds that the arguments name; the exit code is 1 if a rule was broken in any."""
-    parser = argparse.ArgumentParser(
-        prog="tools/simulate", description="Run simulated fleets: a server and its nodes under faults drawn from a seed."
-    )
+    about = "Run simulated fleets: a server and its nodes, under faults that a seed decides."
+    parser = argparse.ArgumentParser(prog="tools/simulate", description=about)
     parser.add_argument("seeds", nargs="*", default=["0-9"], metavar="SEED", help="a seed, or FIRST-LAST (0-9)")
     parser.add_argument("--nodes", type=int, default=50, metavar="N", help="nodes of each fleet (50)")
     parser.add_argument("--json", action="store_true", help="one line of JSON a seed")

@@ -25,9 +25,9 @@ def check_rest(server: SimulatedServer, nodes: Sequence[SimulatedNode], invarian
         require(node.node_id in tables.nodes, "{} is not registered", node.node_id)
         require(not node.leftovers, "{} left {}", node.node_id, node.leftovers)
         for job_id in tables.jobs:
-            row = tables.executions[job_id].get(node.node_id)
-            if row is not None:
-                _check_device(node, row, invariants)
+            execution = tables.executions[job_id].get(node.node_id)
+            if execution is not None:
+                _check_device(node, execution, invariants)
     _check_server(server)
 
 

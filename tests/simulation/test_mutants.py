@@ -17,7 +17,6 @@ from fleet.agent.steps import Row
 from fleet.install.interface import Answer
 from fleet.model.executions import INSTALLING, TESTING
 from fleet.server.commands import CancelJob, Command, Outcome, Report
-
 from fleet.server.store.interface import Tx
 from fleet.server.store.memory import MemoryLedger
 from fleet.simulate.disk import SimulatedFiles

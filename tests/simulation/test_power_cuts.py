@@ -1,4 +1,4 @@
-"""The agent that the command starts, its power cut at every call that changes its disk, and then at every second one."""
+"""The agent that the command starts, its power cut at every change of its disk, and then at every second one."""
 
 from __future__ import annotations
 

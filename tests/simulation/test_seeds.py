@@ -24,7 +24,7 @@ BATCH = 10
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def results(batch: int) -> tuple[dict[int, Result], ...]:
     """The batch's results by seed, of each of the two processes."""
     seeds = f"{batch * BATCH}-{batch * BATCH + BATCH - 1}"

@@ -176,6 +176,7 @@ def test_jobs_are_done_one_after_the_other(node):
     reports = [(report["job_id"], report["state"]) for report in node.server.reports()]
     first_of_second = next(index for index, report in enumerate(reports) if report[0] == "j2")
     assert reports[first_of_second - 1] == ("j1", "succeeded")
+    assert node.world.now < 5, "the second waited for a report of health"
     assert node.processes.verbs == VERBS_OF_A_JOB * 2
 
 
@@ -237,8 +238,11 @@ def test_a_cancelled_job_stops_at_once_where_nothing_is_changed(node, state):
         node.until(lambda: child.was_killed)
         assert "roll_back" not in node.processes.verbs, "begun while the other child still ran"
         node.host.call_later(0, child.exit, -9)
+    node.until(lambda: node.agent.machine.state == "cancelling")
+    asked = len(node.blocks_asked())
     finish(node)
 
+    assert len(node.blocks_asked()) == asked, "the download went on"
     assert node.server.states()[-2:] == ["cancelling", "cancelled"]
     assert "install" not in node.processes.verbs
 
@@ -282,6 +286,20 @@ def test_a_job_that_the_server_does_not_know_any_more_is_given_up(node):
 
     assert "install" not in node.processes.verbs
     assert journal(node) == []
+
+
+def test_a_job_that_the_server_does_not_list_any_more_is_asked_for_all_the_same(node):
+    boot(node)
+    del node.processes.answers["install"]
+    node.until(lambda: "install" in node.processes.verbs)
+    node.server.say("GET", "/updates/j1", told({"error": "timed out"}, codes.CONFLICT))
+    node.server.waits()
+    node.world.run_for(130)
+
+    node.host.call_later(0, node.processes.children[-1].end, Answer(ok=True))
+    finish(node)
+
+    assert node.processes.verbs[-2:] == ["roll_back", "clean_up"]
 
 
 def test_another_attempt_of_the_job_begins_when_this_one_is_given_up(node):

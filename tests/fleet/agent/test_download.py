@@ -179,6 +179,7 @@ def test_a_part_that_is_longer_than_the_artifact_is_cut():
     downloading.trusted[0] = 1 << 20
 
     assert downloading.run().ok
+    assert downloading.server.asked == []
 
 
 def test_a_lost_network_costs_no_block_twice():
@@ -227,9 +228,7 @@ def test_a_refusal_is_final_and_says_what_was_refused(code):
 
 def test_failures_without_progress_have_an_end():
     downloading = Downloading(CONTENT)
-    downloading.server.say(
-        "GET", f"/firmware/{downloading.artifacts[0].sha256}", Response(codes.SERVICE_UNAVAILABLE)
-    )
+    downloading.server.say("GET", f"/firmware/{downloading.artifacts[0].sha256}", Response(codes.SERVICE_UNAVAILABLE))
 
     outcome = downloading.run()
 
@@ -239,7 +238,8 @@ def test_failures_without_progress_have_an_end():
     assert downloading.world.now > 1800
 
 
-def test_progress_sets_the_failures_back():
+def test_progress_sets_the_failures_back(monkeypatch):
+    monkeypatch.setattr(download, "FAILURES", 5)
     downloading = Downloading(CONTENT)
     downloading.begin()
     for blocks in range(2, 60, 2):
@@ -277,6 +277,7 @@ def test_a_resumed_body_of_another_length_is_refused_too(served):
 
     assert (outcome.ok, outcome.reason) == (False, download.FAILED)
     assert f"downloads/{downloading.artifacts[0].sha256}" not in downloading.files.content
+    assert len(downloading.files.content[downloading.part()]) <= len(CONTENT)
 
 
 def test_bytes_beyond_the_budget_end_it(monkeypatch):
@@ -336,6 +337,26 @@ def test_what_is_stopped_tells_nothing_and_writes_nothing_any_more(when):
 
     assert downloading.outcomes == []
     assert downloading.files.content == before
+
+
+def test_what_is_stopped_before_it_asked_asks_for_nothing():
+    downloading = Downloading(CONTENT)
+    downloading.progress = Stopping(downloading)
+
+    downloading.begin()
+    downloading.world.run_for(1000)
+
+    assert (downloading.server.asked, downloading.outcomes) == ([], [])
+
+
+class Stopping(list):
+    """Stops the download when it tells its progress."""
+
+    def __init__(self, downloading):
+        self.downloading = downloading
+
+    def append(self, told):
+        self.downloading.download.stop()
 
 
 def test_an_endpoint_without_room_is_waited_for():

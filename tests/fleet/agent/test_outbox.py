@@ -152,6 +152,20 @@ def test_the_last_report_is_sent_until_it_is_taken_and_never_at_longer_intervals
     assert sending.world.now - healed_at <= LONGEST_WAIT + 100
 
 
+def test_a_report_that_was_taken_sets_the_waits_back():
+    sending = Sending()
+    sorry, taken = told({"error": "busy"}, codes.SERVICE_UNAVAILABLE), told({"job_id": "j1", "state": "testing"})
+    sending.server.say("POST", "/updates", *[sorry] * 6, taken, sorry, taken)
+    sending.put(1)
+    sending.world.run_until(lambda: len(sending.taken) == 1)
+
+    began_at = sending.world.now
+    sending.put(2)
+    sending.world.run_until(lambda: len(sending.taken) == 2)
+
+    assert sending.world.now - began_at < 2.5
+
+
 def test_a_repeat_for_which_nothing_new_came_is_not_sent_after_it_was_taken():
     sending = Sending()
     sending.put(1)

@@ -118,9 +118,7 @@ class Client:
 
     def send(self, method: int, *uri_path: str, query: Sequence[str] = (), **arguments: Any) -> list[Any]:
         outcomes: list[Any] = []
-        self.core.request(
-            method, SERVER, outcomes.append, self._world.now, uri_path=uri_path, query=query, **arguments
-        )
+        self.core.request(method, SERVER, outcomes.append, self._world.now, uri_path=uri_path, query=query, **arguments)
         self.host.wake()
         return outcomes
 

@@ -145,3 +145,26 @@ def test_a_content_reads_like_a_file():
             assert ours.read(number if step == "read" else -1) == real.read(number if step == "read" else -1)
         assert ours.tell() == real.tell()
     assert ours.readable() and ours.seekable()
+
+
+def test_what_the_disk_does_not_let_go_of_stays_counted_and_goes_at_the_next_start(monkeypatch):
+    files = MemoryFiles()
+    store = store_of(files)
+    digest = put(store, b"content")
+    unfinished = store.begin(None)
+    unfinished.write(b"part")
+
+    def broken(path):
+        raise OSError("the disk is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove", broken)
+        store.remove(digest)
+        unfinished.drop()
+
+    assert store.used == 11
+    assert store.digests() == [digest]
+    store = store_of(files)
+    assert store.used == 7
+    store.remove(digest)
+    assert (store.used, store.digests()) == (0, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.model.artifacts import Artifact
 from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR
 from minicoap.codec.options import LOCATION_PATH
@@ -157,6 +158,19 @@ def test_a_job_is_handed_out_while_it_waits_for_the_node_only(served, actions, r
 
     assert served.ask(GET, f"/updates/{job_id}", query=["node=n1"]).code == code
     assert served.ask(GET, f"/updates/{job_id}", query=["node=n3"]).code == codes.NOT_FOUND
+
+
+def test_what_its_node_has_fetched_is_cancelled_by_the_node_only(served):
+    served.register("n1")
+    served.register("n2")
+    job_id = served.running()
+    assert served.ask(GET, f"/updates/{job_id}", query=["node=n1"]).code == codes.CONTENT
+    assert served.status(job_id)["counts"] == {"pending": 1, "waiting": 1}
+
+    served.act("cancel", job_id)
+
+    assert served.status(job_id)["counts"] == {"cancelled": 1, "cancelling": 1}
+    assert document(served.report(job_id, "n1", 2, "succeeded"))["state"] == "succeeded"
 
 
 def test_a_node_that_is_to_stop_is_told_when_it_fetches_and_when_it_reports(served):
@@ -318,3 +332,15 @@ def test_an_artifact_that_a_pip_job_cannot_take_is_refused(served):
 
     assert response.code == codes.UNPROCESSABLE_ENTITY
     assert document(response)["field"] == "$.artifacts[0]"
+
+
+def test_a_wheel_is_found_among_more_than_a_page_of_others(served, tmp_path):
+    wheel = build_wheel(tmp_path, "zz-last", "1.0", {"zz.py": ""})
+    served.told(PUT, f"/firmware/{wheel.name}", wheel.read_bytes())
+    for number in range(1001):
+        name = f"other-{number:04}"
+        served.store.tables.artifacts[name] = Artifact(name, 1, "0" * 64, 1)
+
+    job_id = served.created(name="zz-last", version="1.0")
+
+    assert [item["name"] for item in served.told(GET, f"/updates/{job_id}")["artifacts"]] == [wheel.name]

@@ -130,6 +130,10 @@ def test_a_wheel_that_is_named_brings_its_requirement_and_what_it_requires(shelf
     assert [reference.name for reference in pinned.artifacts] == [name, dep]
 
 
+def test_a_job_with_wheels_only_does_not_mean_itself(shelf):
+    assert shelf.pinned(name="rollout", version="7", artifacts=[shelf.wheel("app", "1.0")]).packages == ("app==1.0",)
+
+
 def test_what_the_store_does_not_have_is_left_to_the_nodes_index(shelf):
     assert shelf.pinned("aiocoap==0.4.7") == (("aiocoap==0.4.7",), ())
 
