@@ -22,7 +22,7 @@ class PowerCut(BaseException):
 
 
 class _File:
-    """One file: `content` is what processes see, `durable` what is on the disk, `pending` what is still to be done there."""
+    """One file: `content` is what processes see, `durable` what is on the disk, `pending` what is yet to get there."""
 
     __slots__ = ("content", "durable", "pending")
 

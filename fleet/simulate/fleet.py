@@ -239,7 +239,7 @@ def make_jobs(chance: Entropy, nodes: Sequence[SimulatedNode]) -> list[JobPlan]:
             plan = plan._replace(pause_after=after, resume_after=chance.uniform(1, 200))
         if chance.integer(1) == 0:
             plan = plan._replace(cancel_after=chance.uniform(2, 45))
-        return plan._replace(delete=chance.integer(3) == 0)
+        return plan._replace(retries=int(chance.uniform(0, 3)), delete=chance.integer(3) == 0)
 
     files = tuple((f"file-{number}", _bytes(chance, 300, 6000)) for number in range(1 + chance.integer(1)))
     planned = [

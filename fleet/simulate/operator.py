@@ -27,7 +27,6 @@ from minicoap.simulate.world import World
 
 RETRY = (2.0, 15.0)  # seconds until something is asked again, from and to
 POLL = (10.0, 30.0)  # seconds between looks at a job
-RETRIES = 2  # of a job that did not succeed
 
 
 class Ask(NamedTuple):
@@ -56,6 +55,7 @@ class JobPlan(NamedTuple):
     pause_after: float = 0.0  # seconds after the install; this and the following: 0 for never
     resume_after: float = 0.0  # seconds after the pause
     cancel_after: float = 0.0  # seconds after the install, or the resume
+    retries: int = 2  # while it does not succeed
     delete: bool = False  # once it is at an end
 
 
@@ -134,7 +134,7 @@ class SimulatedOperator:
         if plan.cancel_after:
             yield plan.cancel_after
             yield from self._act(job_id, jobs.CANCEL, jobs.CANCELLING, jobs.CANCELLED)
-        for _ in range(RETRIES):
+        for _ in range(plan.retries):
             if (yield from self._end(job_id)) == jobs.SUCCEEDED:
                 break
             yield self._chance.uniform(0, 5)

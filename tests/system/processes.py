@@ -21,6 +21,7 @@ from minicoap.codec import codes
 from minicoap.core.request import Response
 from minicoap.errors import NetworkError
 
+ROOT = Path(__file__).parents[2]  # where `python -m` finds the packages, installed or not
 COMMAND = (sys.executable, "-m", "fleet.cli.main")
 PATIENCE = 60.0  # seconds that anything may take on a slow machine
 PAUSE = 0.02  # seconds between two looks at something
@@ -143,6 +144,7 @@ class Machine:
                 stdout=log,
                 stderr=log,
                 env=environment(self.directory),
+                cwd=ROOT,
                 **options,
             )
         self._started.append(process)
@@ -203,9 +205,9 @@ class ServerProcess(NamedTuple):
 
 def environment(home: Path) -> dict[str, str]:
     """No setting of whoever runs the tests reaches a process."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "PIP_", "LISTEN_"))}
-    root = str(Path(__file__).parents[2])
-    return {**kept, "XDG_CONFIG_HOME": str(home / "no-config"), "PYTHONPATH": root, "PIP_NO_INDEX": "1"}
+    foreign = ("FLEET_", "PIP_", "PYTHON", "LISTEN_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**kept, "XDG_CONFIG_HOME": str(home / "no-config"), "PIP_NO_INDEX": "1"}
 
 
 def make_environment(directory: Path) -> str:

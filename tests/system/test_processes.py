@@ -119,7 +119,8 @@ def test_a_restart_that_is_asked_for_happens_by_itself_on_the_same_port_with_eve
             assert [node["node_id"] for node in (await operator.get("/nodes"))["nodes"]] == ["n1"]
             assert (await endpoint.get(f"{server.uri}/firmware/{stored['sha256']}")).body == b"content"
 
-        assert server.process.poll() is None
+        await operator.post("/system", {"action": "shutdown"})
+        await wait_until(lambda: server.process.poll() is not None, "the end of the server")
         assert machine.said("server").count("listening on") == 3, "a repeat restarted it again"
 
     run(scenario, tmp_path)
@@ -302,7 +303,8 @@ def test_a_wheel_whose_bytes_are_not_those_of_its_hash_is_never_installed(tmp_pa
         server = await machine.server()
         operator = Operator(endpoint, server.uri)
         python = make_environment(tmp_path / "env")
-        machine.agent(server.uri, "n1", "--python", python)
+        # No report of health wakes this agent in the meantime: the hint and its own work have to.
+        machine.agent(server.uri, "n1", "--python", python, "--health-interval", "3600")
         await operator.online("n1")
         wheel = build_wheel(tmp_path, "app", "1.1", {"app.py": "x = 1\n"})
         stored = await operator.put(wheel.name, wheel.read_bytes())

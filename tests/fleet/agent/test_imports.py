@@ -14,7 +14,7 @@ import pytest
 
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec import codes
-from tests.system.processes import Machine, Operator, environment, wait_until
+from tests.system.processes import ROOT, Machine, Operator, environment, wait_until
 
 OURS = {
     "fleet": {
@@ -22,7 +22,8 @@ OURS = {
         "agent.machine", "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner",
         "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
         "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock",
-        "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.artifacts", "model.executions",
+        "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.artifacts",
+        "model.executions",
         "model.formats", "model.health", "model.jobs", "model.nodes", "model.requirements", "model.targets",
         "model.times",
     },
@@ -92,7 +93,7 @@ async def modules_of_an_idle_agent(directory):
             sys.executable, "-c", WATCHED, str(told), "agent", "--server", server.uri, "--node-id", "n1",
             "--port", "0", "--service", "ssh", "--data-dir", str(directory / "n1"),
         ]  # fmt: skip
-        agent = subprocess.Popen(command, env=environment(directory), stdout=subprocess.DEVNULL)
+        agent = subprocess.Popen(command, env=environment(directory), cwd=ROOT, stdout=subprocess.DEVNULL)
         try:
             async with Endpoint() as endpoint:
                 operator = Operator(endpoint, server.uri)
