@@ -221,16 +221,16 @@ class Exchanges:
 
     def _observe_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
         """Answer a request with an Observe option: as one without it, and then by a notification (RFC 7641 §4.1)."""
-        observer = self.observers.requested(message, path, now)
+        registering = self.observers.requested(message, path, now)
         options = Options([item for item in message.options.items if item[0] != OBSERVE])
         plain = Message(message.type, message.code, message.message_id, message.token, options, message.payload)
         answer = self.request_received(plain, path, now)
-        if observer is None:
+        if registering is None:
             return answer
         if isinstance(answer, Deferred):
-            self.observers.deferred(observer, answer.request)
+            self.observers.deferred(registering, answer.request)
             return answer
-        return self.observers.answered(observer, answer, now)
+        return self.observers.answered(registering, answer, now)
 
     def run(self, request: Request) -> Union[Response, Deferred]:
         """Have the resource's handler answer a request that had been answered before, for a notification."""

@@ -111,8 +111,8 @@ class Observer:
     """
 
     __slots__ = (
-        "content_format", "etags", "is_registering", "nons", "number", "outgoing", "owner", "peer", "seen", "sent",
-        "subject", "token",
+        "content_format", "etags", "nons", "number", "outgoing", "owner", "peer", "registering", "seen", "sent", "subject",
+        "token",
     )  # fmt: skip
 
     def __init__(self, owner: Observers, peer: Peer, token: bytes, subject: Subject) -> None:
@@ -124,7 +124,7 @@ class Observer:
         self.number = -1
         self.etags = _NO_ETAGS
         self.content_format: Optional[int] = _UNKNOWN_FORMAT
-        self.is_registering = True  # its first response is not there yet
+        self.registering = 0  # registrations whose response is not there yet
         self.nons = 0
         self.outgoing: Optional[Outgoing] = None
         self.sent: Optional[Rendering] = None
@@ -155,6 +155,9 @@ class Observer:
         return self.owner.renewed(self, now)
 
 
+Registering = tuple[Observer, int]  # an entry whose registration is being answered, and of which version
+
+
 class Observers:
     """The lists of observers of one endpoint.
 
@@ -182,7 +185,7 @@ class Observers:
         self._count = 0
         self._subjects: dict[_SubjectKey, Subject] = {}
         self._by_path: dict[tuple[str, ...], dict[Subject, None]] = {}
-        self._registering: dict[Request, Observer] = {}  # whose first response is deferred
+        self._registering: dict[Request, Registering] = {}  # whose response is deferred
         self._changed: dict[Subject, None] = {}  # whose observers have to be gone through
         self._ready: deque[Observer] = deque()  # that may be behind and have room
         self._wakeup: Optional[Timer] = None
@@ -194,11 +197,11 @@ class Observers:
 
     # The list
 
-    def requested(self, message: Message, path: Path, now: float) -> Optional[Observer]:
+    def requested(self, message: Message, path: Path, now: float) -> Optional[Registering]:
         """Do what the Observe option of a request asks for (§4.1).
 
-        Returned is the entry, new or updated, whose first response is to be passed to `answered` or `deferred`; None if
-        the request is to be answered as one without the option. `message` has that option still.
+        Returned is the entry, new or updated, whose response is to be passed to `answered` or `deferred`; None if the
+        request is to be answered as one without the option. `message` has that option still.
         """
         options = message.options
         value = options.uint(OBSERVE)
@@ -231,29 +234,32 @@ class Observers:
         elif observer.outgoing is not None:  # the response says it better
             self.reliability.withdraw(observer.outgoing, now)
             observer.outgoing = observer.sent = None
-        observer.caught_up(subject.version)
+        # Until the response is there nothing is notified: that would be newer, and be taken for older.
+        observer.registering += 1
         observer.nons = 0
         observer.etags = options.all(ETAG) or _NO_ETAGS
-        return observer
+        return observer, subject.version
 
-    def deferred(self, observer: Observer, request: Request) -> None:
-        """Note that the first response of `observer` will be the one to `request`, later."""
-        self._registering[request] = observer
+    def deferred(self, registering: Registering, request: Request) -> None:
+        """Note that the response to a registration will be the one to `request`, later."""
+        self._registering[request] = registering
 
     def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Return `response`, made a notification if it is the first one of an observer."""
-        observer = self._registering.pop(request, None) if self._registering else None
-        return response if observer is None else self.answered(observer, response, now)
+        registering = self._registering.pop(request, None) if self._registering else None
+        return response if registering is None else self.answered(registering, response, now)
 
-    def answered(self, observer: Observer, response: Response, now: float) -> Response:
-        """Return the first response of `observer` as a notification, or as it is if it ends the matter (§4.1)."""
+    def answered(self, registering: Registering, response: Response, now: float) -> Response:
+        """Return the response to a registration as a notification, or as it is if it ends the matter (§4.1)."""
+        observer, version = registering
+        observer.registering -= 1
         subject = observer.subject
         if subject is None:
             return response
         if response.code >> 5 != 2:
             self.remove(observer, now)
             return response
-        observer.is_registering = False
+        observer.caught_up(version)
         observer.content_format = _UNKNOWN_FORMAT if response.code == codes.VALID else response.content_format
         if observer.seen != subject.version:
             self._make_ready(observer)
@@ -380,7 +386,7 @@ class Observers:
         if (
             subject is None
             or observer.seen == subject.version
-            or observer.is_registering
+            or observer.registering
             or observer.outgoing is not None
         ):
             return
