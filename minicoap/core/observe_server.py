@@ -111,8 +111,8 @@ class Observer:
     """
 
     __slots__ = (
-        "content_format", "etags", "nons", "number", "outgoing", "owner", "peer", "registering", "seen", "sent", "subject",
-        "token",
+        "content_format", "etags", "nons", "number", "outgoing", "owner", "peer", "registering", "seen", "sent",
+        "subject", "token",
     )  # fmt: skip
 
     def __init__(self, owner: Observers, peer: Peer, token: bytes, subject: Subject) -> None:
