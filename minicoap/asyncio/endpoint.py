@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from inspect import iscoroutinefunction
 from typing import Any, Callable, Optional, Union, cast
 
@@ -18,6 +18,7 @@ from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
 from minicoap.core.body import ClientSink, Source
 from minicoap.core.endpoint import EndpointCore
+from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
@@ -50,6 +51,7 @@ class Endpoint:
         self._shell: Optional[UdpShell] = None
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._observations: dict[Observation, None] = {}
         self._is_closed = False
         for resource in self.core.site.resources:
             for code, handler in resource.handlers.items():
@@ -71,6 +73,9 @@ class Endpoint:
             if not future.done():
                 future.set_exception(NetworkError("the endpoint was closed"))
         if self._shell is not None:
+            for observation in list(self._observations):
+                observation.cancel(asyncio.get_running_loop().time())
+            self._shell.wake()  # a last word to the servers, sent once
             self._shell.close()
 
     async def serve(self, uri: str) -> None:
@@ -136,6 +141,97 @@ class Endpoint:
             return await self.request(codes.GET, uri, sink=sink, offset=offset, **arguments)
         with FileSink(sink, offset=offset) as file_sink:
             return await self.request(codes.GET, uri, sink=file_sink, offset=offset, **arguments)
+
+    async def observe(
+        self,
+        uri: str,
+        *,
+        code: int = codes.GET,
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        confirmable: bool = True,
+        timeout: Optional[float] = None,
+        sink: Optional[Callable[[], ClientSink]] = None,
+        patience: float = 300.0,
+    ) -> AsyncGenerator[Response, None]:
+        """Iterate over the states of `uri`: what it is now, and what it becomes (RFC 7641).
+
+        ::
+
+            async for response in endpoint.observe("coap://192.0.2.7/time"):
+                print(response.text)
+
+        Who is slow gets the latest state and misses those in between. The iteration ends after a 4.xx or 5.xx response,
+        and after the one response of a server that does not support it, whose `is_notification` is false; leaving it
+        tells the server. It survives a restart of the server, and raises what ended it if none answers for `patience`
+        seconds: PathError, RequestTimeout or another CoapError, as `request` does, which says what the other arguments
+        are. With `sink`, a function that returns a `ClientSink`, each body goes into one of its own.
+        """
+        target = _parse(uri)
+        items = list(options)
+        if not is_ip_literal(target.host):
+            items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
+        shell = self._open()
+        path = await self._resolve(target, shell)
+        loop = asyncio.get_running_loop()
+        latest: Union[Response, CoapError, None] = None
+        news: asyncio.Future[object] = loop.create_future()
+
+        def update(outcome: Union[Response, CoapError]) -> None:
+            nonlocal latest
+            latest = outcome
+            if not news.done():
+                news.set_result(None)
+
+        observation = self.core.observe(
+            path,
+            update,
+            loop.time(),
+            code=code,
+            uri_path=target.path,
+            query=target.query,
+            payload=payload,
+            content_format=content_format,
+            accept=accept,
+            options=items,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            patience=patience,
+        )
+        self._observations[observation] = None
+        try:
+            shell.wake()
+            while True:
+                if self._is_closed:
+                    raise NetworkError("the endpoint was closed")
+                self._pending[news] = None
+                try:
+                    await news
+                finally:
+                    del self._pending[news]
+                outcome, latest, news = latest, None, loop.create_future()
+                if isinstance(outcome, CoapError):
+                    raise _placed(outcome, target)
+                assert outcome is not None
+                is_last = observation.is_over
+                yield outcome
+                if is_last:
+                    return
+        finally:
+            del self._observations[observation]
+            observation.cancel(loop.time())
+            shell.wake()
+
+    def changed(self, path: str) -> None:
+        """Have the observers of the resource at `path` be sent its new state; may be called from anywhere in the loop.
+
+        See `Site.changed`.
+        """
+        self.core.site.changed(path)
+        self.wake()
 
     async def request(
         self,
@@ -231,11 +327,8 @@ class Endpoint:
         def done(outcome: object) -> None:
             if future.done():
                 return
-            if isinstance(outcome, PathError):
-                where = format_uri(target._replace(path=(), query=())).rstrip("/")
-                outcome = PathError(f"{where} cannot be reached: {outcome.error.strerror}", outcome.error)
             if isinstance(outcome, CoapError):
-                future.set_exception(outcome)
+                future.set_exception(_placed(outcome, target))
             else:
                 future.set_result(outcome)
 
@@ -283,6 +376,14 @@ def _parse(uri: str) -> CoapUri:
     if target.scheme != "coap":
         raise UsageError(f"{uri}: this endpoint speaks coap only")
     return target
+
+
+def _placed(error: CoapError, target: CoapUri) -> CoapError:
+    """Return `error`, one of the path with the address as the caller wrote it."""
+    if not isinstance(error, PathError):
+        return error
+    where = format_uri(target._replace(path=(), query=())).rstrip("/")
+    return PathError(f"{where} cannot be reached: {error.error.strerror}", error.error)
 
 
 def _open_for_all() -> socket.socket:

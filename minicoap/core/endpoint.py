@@ -17,6 +17,7 @@ from minicoap.core.block_server import BlockServer
 from minicoap.core.body import ClientSink, Source
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Exchanges
+from minicoap.core.observe_client import Observation, Observations
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
@@ -50,11 +51,12 @@ class EndpointCore:
         self._decoded: dict[bytes, Options] = {}
         self._peers = Peers(entropy, self._timers, limits.peers, lifetime)
         self._blocks = BlockServer(self.site, self._timers, limits, lifetime)
-        self._exchanges = Exchanges(self.site, self._blocks, self._peers, self._timers, entropy, parameters)
+        self._exchanges = Exchanges(self.site, self._blocks, self._peers, self._timers, entropy, parameters, limits)
+        self._observations = Observations(self._exchanges, self._timers, entropy, limits.assembled_body)
         self._reliability = Reliability(
             self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
-        self._exchanges.reliability = self._reliability
+        self._exchanges.reliability = self._exchanges.observers.reliability = self._reliability
 
     # DatagramMachine
 
@@ -81,6 +83,7 @@ class EndpointCore:
         if peer is None:
             return
         failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
+        self._exchanges.observers.remove_all(peer, now)
         exchanges = list(peer.exchanges.values())  # not those that are begun because of the failure
         self._reliability.fail_all(peer, failure, now)
         for exchange in exchanges:
@@ -131,13 +134,7 @@ class EndpointCore:
         the response that `done` gets has no payload. Raises UsageError for arguments that cannot work, NetworkError if
         the endpoint has no room for another request, StorageError if `payload` cannot be read.
         """
-        items = [(URI_PATH, segment.encode()) for segment in uri_path]
-        items.extend((URI_QUERY, argument.encode()) for argument in query)
-        if content_format is not None:
-            items.append((CONTENT_FORMAT, encode_uint(content_format)))
-        if accept is not None:
-            items.append((ACCEPT, encode_uint(accept)))
-        items.extend(options)
+        items = _request_options(uri_path, query, content_format, accept, options)
         transfer = Transfer(
             self._exchanges,
             path,
@@ -155,6 +152,50 @@ class EndpointCore:
         transfer.start(now)
         return transfer
 
+    def observe(
+        self,
+        path: Path,
+        update: Callable[[Union[Response, CoapError]], None],
+        now: float,
+        *,
+        code: int = codes.GET,
+        uri_path: Sequence[str] = (),
+        query: Sequence[str] = (),
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        confirmable: bool = True,
+        timeout: Optional[float] = None,
+        sink: Optional[Callable[[], ClientSink]] = None,
+        szx: int = 6,
+        patience: float = 300.0,
+    ) -> Observation:
+        """Observe a resource at `path`: have `update` called with its state, now and whenever it changes (RFC 7641).
+
+        `update` is called with each representation, never from inside this call, the body whole, or with `sink` in the
+        `ClientSink` that it returned for this one. `Observation.is_over` is true when it is called for the last time:
+        with a 4.xx or 5.xx response, which ends an observation; with a 2.xx if the server does not support it (then
+        `Response.is_notification` is false); or with the error that ended it. States in between may be skipped, the
+        last is not. When Max-Age passes in silence, or the server seems to have been started anew, it is registered
+        with again; a server that has not answered for `patience` seconds is given up. Observations of one target are
+        one for the server. `timeout` is the most that one exchange may take. Raises UsageError if the target is
+        observed already and a sink is involved, NetworkError if there is no room for the request.
+        """
+        return self._observations.observe(
+            path,
+            code,
+            _request_options(uri_path, query, content_format, accept, options),
+            payload,
+            update,
+            now,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            szx=szx,
+            patience=patience,
+        )
+
     def ping(self, path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
         """Send an empty confirmable message, which a CoAP endpoint answers with a reset (RFC 7252 §4.3).
 
@@ -171,11 +212,30 @@ class EndpointCore:
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how many peers, remembered answers, pending answers, open bodies and timers are kept."""
+        """Return how many peers, answers, open bodies, observers, observations of ours and timers are kept."""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending,
             "bodies": len(self._blocks),
+            "observers": len(self._exchanges.observers),
+            "observations": len(self._observations),
             "timers": len(self._timers),
         }
+
+
+def _request_options(
+    uri_path: Sequence[str],
+    query: Sequence[str],
+    content_format: Optional[int],
+    accept: Optional[int],
+    options: Iterable[tuple[int, bytes]],
+) -> list[tuple[int, bytes]]:
+    items = [(URI_PATH, segment.encode()) for segment in uri_path]
+    items.extend((URI_QUERY, argument.encode()) for argument in query)
+    if content_format is not None:
+        items.append((CONTENT_FORMAT, encode_uint(content_format)))
+    if accept is not None:
+        items.append((ACCEPT, encode_uint(accept)))
+    items.extend(options)
+    return items

@@ -7,15 +7,16 @@ for what is returned here. Block-wise transfer is entered only if a message has 
 from __future__ import annotations
 
 import logging
-from typing import Callable, Optional, Union
+from typing import Callable, Optional, TypeVar, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, PROXY_SCHEME, PROXY_URI, option_name
+from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, OBSERVE, PROXY_SCHEME, PROXY_URI, option_name
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX
 from minicoap.core.entropy import Entropy
-from minicoap.core.parameters import TransmissionParameters
+from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
+from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.reliability import Outgoing, Reliability
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
@@ -29,6 +30,7 @@ Answer = Union[Message, CoapError]
 _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
+_OBSERVE = 1 << OBSERVE
 _PLAIN_LIMIT = 16 << MAX_SZX  # the longest payload that needs no block-wise transfer
 
 
@@ -61,6 +63,11 @@ class Exchange:
         self.close(now)
         self._on_answer(answer, now)
 
+    def receive(self, message: Message, now: float) -> bool:
+        """Take a response; False if it is to be rejected."""
+        self.answer(message, now)
+        return True
+
     def sent(self, error: Optional[CoapError], now: float) -> None:
         """The message layer's word on the request: acknowledged, or failed."""
         self.outgoing = None
@@ -70,6 +77,9 @@ class Exchange:
     def timed_out(self, now: float) -> None:
         """No response came in time."""
         self.answer(RequestTimeout("no response in time"), now)
+
+
+AnyExchange = TypeVar("AnyExchange", bound=Exchange)
 
 
 class Exchanges:
@@ -83,7 +93,9 @@ class Exchanges:
         timers: Timers,
         entropy: Entropy,
         parameters: TransmissionParameters,
+        limits: Limits,
     ) -> None:
+        self.observers = Observers(site, peers, timers, limits, self.run, self.fitted, blocks.forget)
         self._site = site
         self._blocks = blocks
         self._peers = peers
@@ -110,13 +122,38 @@ class Exchanges:
 
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
         """
+        exchange = self.open(Exchange, path, on_answer, now)
+        if isinstance(exchange, NetworkError):
+            return exchange
+        error = self.send(exchange, code, options, payload, confirmable=confirmable, timeout=timeout, now=now)
+        return exchange if error is None else error
+
+    def open(
+        self, kind: type[AnyExchange], path: Path, on_answer: Callable[[Answer, float], None], now: float
+    ) -> Union[AnyExchange, NetworkError]:
+        """Return an exchange with a token of its own, for `send`."""
         peer = self._peers.reach(path, now)
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
         token = self._entropy.token(_TOKEN_LENGTH)
         while token in peer.exchanges:
             token = self._entropy.token(_TOKEN_LENGTH)
-        exchange = Exchange(self, peer, token, on_answer)
+        return kind(self, peer, token, on_answer)
+
+    def send(
+        self,
+        exchange: Exchange,
+        code: int,
+        options: Options,
+        payload: bytes,
+        *,
+        confirmable: bool,
+        timeout: Optional[float],
+        now: float,
+    ) -> Optional[NetworkError]:
+        """Send the request of an exchange, or with the token of one that is open another; see `request`."""
+        peer = exchange.peer
+        token = exchange.token
         if confirmable:
             exchange.outgoing = self.reliability.send(peer, code, token, options, payload, now, exchange.sent)
             if exchange.outgoing is None:
@@ -124,13 +161,15 @@ class Exchanges:
         else:
             self.reliability.send_unreliably(peer, code, token, options, payload)
         peer.exchanges[token] = exchange
+        if exchange.timer is not None:
+            exchange.timer.cancel()
         if timeout is None:
             parameters = self._parameters
             timeout = parameters.exchange_lifetime if confirmable else parameters.max_transmit_wait
             exchange.timer = self._timers.after(timeout, now, exchange.timed_out)
         else:
             exchange.timer = self._timers.at(now + timeout, exchange.timed_out)
-        return exchange
+        return None
 
     def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
         """Hand a response to the request that it answers; False if there is none or it cannot be used."""
@@ -141,8 +180,7 @@ class Exchanges:
             # §5.4.1: such a response is rejected, and none other will come
             exchange.answer(PeerError(f"the response has {_not_understood(message.options)}"), now)
             return False
-        exchange.answer(message, now)
-        return True
+        return exchange.receive(message, now)
 
     # Server
 
@@ -150,8 +188,11 @@ class Exchanges:
         """Answer a request: now, or by a Deferred."""
         options = message.options
         mask = options.mask
-        if mask & (NOT_UNDERSTOOD | _PROXY):
-            return _refuse(options)
+        if mask & (NOT_UNDERSTOOD | _PROXY | _OBSERVE):
+            if mask & (NOT_UNDERSTOOD | _PROXY):
+                return _refuse(options)
+            if message.code in OBSERVABLE_METHODS:
+                return self._observe_received(message, path, now)
         request = Request(message.code, path, options, message.payload, now)
         try:
             if mask & _BLOCKS:
@@ -170,8 +211,39 @@ class Exchanges:
         except Exception:  # noqa: BLE001  the boundary to a user's handlers: one broken resource must not end the server
             return _broken(request)
 
-    def late_response(self, request: Request, response: Response) -> Response:
+    def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Make a deferred response fit into one datagram."""
+        return self.observers.late_response(request, self.fitted(request, response), now)
+
+    def room_made(self, peer: Peer) -> None:
+        """Learn that notifications owed to `peer` may find room now."""
+        self.observers.room_made(peer)
+
+    def _observe_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
+        """Answer a request with an Observe option: as one without it, and then by a notification (RFC 7641 §4.1)."""
+        registering = self.observers.requested(message, path, now)
+        options = Options([item for item in message.options.items if item[0] != OBSERVE])
+        plain = Message(message.type, message.code, message.message_id, message.token, options, message.payload)
+        answer = self.request_received(plain, path, now)
+        if registering is None:
+            return answer
+        if isinstance(answer, Deferred):
+            self.observers.deferred(registering, answer.request)
+            return answer
+        return self.observers.answered(registering, answer, now)
+
+    def run(self, request: Request) -> Union[Response, Deferred]:
+        """Have the resource's handler answer a request that had been answered before, for a notification."""
+        try:
+            resource = self._site.route(request)
+            return resource if isinstance(resource, Response) else resource.handlers[request.code](request)
+        except OptionError as error:
+            return Response(error.code, str(error).encode())
+        except Exception:  # noqa: BLE001  the boundary to a user's handlers, as above
+            return _broken(request)
+
+    def fitted(self, request: Request, response: Response) -> Response:
+        """Return `response` ready for one datagram, its first block if it is long."""
         try:
             return self._fit(request, response)
         except Exception:  # noqa: BLE001  a body's source is the user's too

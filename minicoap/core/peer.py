@@ -11,6 +11,7 @@ from minicoap.core.timers import Timer, Timers
 
 if TYPE_CHECKING:
     from minicoap.core.exchange import Exchange
+    from minicoap.core.observe_server import Observer
     from minicoap.core.reliability import Outgoing
 
 _OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
@@ -20,10 +21,15 @@ class Peer:
     """One party.
 
     `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
-    messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token.
+    messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token,
+    `observers` its entries in our lists, `owed` those of them that wait for room, `unconfirmed` the non-confirmable
+    notification that may still be rejected.
     """
 
-    __slots__ = ("_message_id", "exchanges", "index", "outstanding", "path", "touched", "waiting")
+    __slots__ = (
+        "_message_id", "exchanges", "index", "observers", "outstanding", "owed", "path", "touched", "unconfirmed",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
         self.path = path
@@ -33,11 +39,14 @@ class Peer:
         self.outstanding: dict[int, Outgoing] = {}
         self.waiting: Optional[deque[Outgoing]] = None
         self.exchanges: dict[bytes, Exchange] = {}
+        self.observers: Optional[list[Observer]] = None
+        self.owed: Optional[dict[Observer, None]] = None
+        self.unconfirmed: Optional[Outgoing] = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way with it."""
-        return not (self.outstanding or self.waiting or self.exchanges)
+        return not (self.outstanding or self.waiting or self.exchanges or self.observers or self.unconfirmed)
 
     def next_message_id(self) -> int:
         """Return a message ID that has not been used towards this peer for the longest time (RFC 7252 §4.4)."""
@@ -78,7 +87,7 @@ class Peers:
         by_path = self._by_path
         peer = by_path.pop(path, None)
         if peer is None:
-            if len(by_path) >= self._limit and not self._forget_oldest_idle():
+            if len(by_path) >= self._limit and not self._forget_oldest_idle(now):
                 return None
             self._next_index += 1
             peer = Peer(path, self._next_index, self._entropy.integer(16), now)
@@ -88,11 +97,15 @@ class Peers:
         by_path[path] = peer
         return peer
 
-    def _forget_oldest_idle(self) -> bool:
-        for path in list(_first(self._by_path, _OLDEST_TRIED)):
-            if self._by_path[path].is_idle:
-                del self._by_path[path]
+    def _forget_oldest_idle(self, now: float) -> bool:
+        by_path = self._by_path
+        for path in _first(by_path, _OLDEST_TRIED):
+            peer = by_path.pop(path)
+            if peer.is_idle:
                 return True
+            # In use, though silent, as observers are: not to stand in the way of those behind it.
+            peer.touched = now
+            by_path[path] = peer
         return False
 
     def _forget_unused(self, now: float) -> None:

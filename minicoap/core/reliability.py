@@ -13,7 +13,7 @@ from typing import Callable, Optional, Protocol, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, NON, RST, VERSION_BITS, Message, Options, encode
-from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH
+from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH, OBSERVE
 from minicoap.core.deduplication import Deduplication
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
@@ -33,24 +33,44 @@ _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
 _ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
 
 
+_NON_INTERVAL = 3.0  # seconds from one non-confirmable notification to a peer to the next (RFC 7641 §4.5.1)
+
+
+class Notification(Protocol):
+    """What the message layer asks of whoever sends a notification (RFC 7641)."""
+
+    def outcome(self, error: Optional[CoapError], now: float) -> None:
+        """Told once: None for acknowledged, or not rejected in time if non-confirmable; else the error."""
+
+    def renew(self, now: float) -> tuple[bool, Optional[Response]]:
+        """Return what to send instead of repeating an unacknowledged one (RFC 7641 §4.5.2).
+
+        True and another state, or False and the same one with a current sequence number (§4.4), or None: as it was.
+        """
+
+
 class Above(Protocol):
     """The layer that this one hands things to."""
 
     def request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
         """Answer a request."""
 
-    def late_response(self, request: Request, response: Response) -> Response:
+    def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Return the response that a deferred answer leads to, ready for one datagram."""
 
     def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
         """Take a response; False if nobody waits for it, or it cannot be used."""
 
+    def room_made(self, peer: Peer) -> None:
+        """Learn that notifications owed to `peer` may find room now."""
+
 
 class Outgoing:
-    """A confirmable message until it is acknowledged, rejected or given up."""
+    """A confirmable message until it is acknowledged, rejected or given up; or a notification."""
 
     __slots__ = (
-        "data", "message_id", "on_outcome", "peer", "reliability", "retransmissions", "timeout", "timer", "token",
+        "data", "message_id", "notification", "on_outcome", "peer", "reliability", "retransmissions", "timeout",
+        "timer", "token",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +82,7 @@ class Outgoing:
         self.token = token
         self.data = data
         self.on_outcome = on_outcome
+        self.notification: Optional[Notification] = None
         self.retransmissions = 0
         self.timeout = 0.0
         self.timer: Optional[Timer] = None
@@ -69,6 +90,10 @@ class Outgoing:
     def timed_out(self, now: float) -> None:
         """No acknowledgement has come in time: repeat the message, or give up."""
         self.reliability.outgoing_timed_out(self, now)
+
+    def waited(self, now: float) -> None:
+        """No reset has come in the time until the next non-confirmable notification."""
+        self.reliability.unconfirmed_ended(self, None, now)
 
 
 class Pending:
@@ -156,6 +181,39 @@ class Reliability:
         """Send a non-confirmable message (§4.3)."""
         self._outbox.append((encode(Message(NON, code, peer.next_message_id(), token, options, payload)), peer.path))
 
+    def has_room(self, peer: Peer) -> bool:
+        """Whether a notification may be sent to `peer` now (RFC 7641 §4.5.1)."""
+        return peer.unconfirmed is None and not peer.waiting and len(peer.outstanding) < self._parameters.nstart
+
+    def notify(
+        self, peer: Peer, response: Response, token: bytes, confirmable: bool, now: float, notification: Notification
+    ) -> Outgoing:
+        """Send a notification to a peer that has room for it; `response` fits into one datagram."""
+        message_id = peer.next_message_id()
+        data = _encode_response(CON if confirmable else NON, message_id, token, response)
+        outgoing = Outgoing(self, peer, message_id, token, data, notification.outcome)
+        if confirmable:
+            outgoing.notification = notification
+            self._transmit_first(outgoing, now)
+        else:
+            # Outstanding as well, until the next may be sent (RFC 7641 §4.5.1); a reset can still find it.
+            peer.unconfirmed = outgoing
+            self._outbox.append((data, peer.path))
+            outgoing.timer = self._timers.after(_NON_INTERVAL, now, outgoing.waited)
+        return outgoing
+
+    def unconfirmed_ended(self, outgoing: Outgoing, error: Optional[CoapError], now: float) -> None:
+        """Tell the outcome of a non-confirmable notification."""
+        peer = outgoing.peer
+        if peer.unconfirmed is not outgoing:
+            return
+        peer.unconfirmed = None
+        if outgoing.timer is not None:
+            outgoing.timer.cancel()
+        if peer.owed is not None:
+            self._above.room_made(peer)
+        outgoing.on_outcome(error, now)
+
     def send_empty(self, type: int, message_id: int, path: Path) -> None:
         """Send an empty message: acknowledgement or reset (§4.1)."""
         self._outbox.append((bytes((VERSION_BITS | type << 4, 0, message_id >> 8, message_id & 0xFF)), path))
@@ -167,6 +225,8 @@ class Reliability:
             self._settle(outgoing, now)
         elif peer.waiting is not None and outgoing in peer.waiting:
             peer.waiting.remove(outgoing)
+        elif peer.unconfirmed is outgoing:
+            outgoing.on_outcome = _ignore_outcome
 
     def fail_all(self, peer: Peer, error: CoapError, now: float) -> None:
         """Give up every message to a peer that cannot be reached."""
@@ -176,6 +236,8 @@ class Reliability:
             if peer.outstanding.get(outgoing.message_id) is outgoing:
                 self._settle(outgoing, now)
             outgoing.on_outcome(error, now)
+        if peer.unconfirmed is not None:
+            self.unconfirmed_ended(peer.unconfirmed, error, now)
 
     def _transmit_first(self, outgoing: Outgoing, now: float) -> None:
         parameters = self._parameters
@@ -200,8 +262,23 @@ class Reliability:
             return
         outgoing.retransmissions += 1
         outgoing.timeout *= 2
+        if outgoing.notification is not None:
+            self._renew(outgoing, outgoing.notification, now)
         self._outbox.append((outgoing.data, outgoing.peer.path))
         self._arm(outgoing, now)
+
+    def _renew(self, outgoing: Outgoing, notification: Notification, now: float) -> None:
+        """Have a notification say what is current; another state goes under another message ID (RFC 7641 §4.5.2)."""
+        is_another, response = notification.renew(now)
+        if response is None:
+            return
+        peer = outgoing.peer
+        if is_another:
+            message_id = peer.next_message_id()
+            del peer.outstanding[outgoing.message_id]
+            peer.outstanding[message_id] = outgoing
+            outgoing.message_id = message_id
+        outgoing.data = _encode_response(CON, outgoing.message_id, outgoing.token, response)
 
     def _settle(self, outgoing: Outgoing, now: float) -> None:
         """Take a message out of the outstanding ones and let the next in line go."""
@@ -211,6 +288,8 @@ class Reliability:
             outgoing.timer.cancel()
         while peer.waiting and len(peer.outstanding) < self._parameters.nstart:
             self._transmit_first(peer.waiting.popleft(), now)
+        if peer.owed is not None:
+            self._above.room_made(peer)
 
     # Receiving
 
@@ -225,8 +304,13 @@ class Reliability:
             self.send_empty(RST, message.message_id, path)
             return
         peer = self._peers.find(path)
-        outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
-        if outgoing is None or message.type == NON:
+        if peer is None or message.type == NON:
+            return
+        outgoing = peer.outstanding.get(message.message_id)
+        if outgoing is None:
+            unconfirmed = peer.unconfirmed
+            if message.type == RST and unconfirmed is not None and unconfirmed.message_id == message.message_id:
+                self.unconfirmed_ended(unconfirmed, ResetError("the peer rejected the notification"), now)
             return
         self._settle(outgoing, now)
         error = None if message.type == ACK else ResetError("the peer rejected the message with a reset")
@@ -246,7 +330,9 @@ class Reliability:
         if message.type == RST:
             return  # §4.2: only an empty message can be a reset
         if message.type == NON:
-            self._above.response_received(message, peer, now)
+            # RFC 7641 §3.6: a notification that nobody wants is rejected, so that no more of them come.
+            if not self._above.response_received(message, peer, now) and message.options.mask & 1 << OBSERVE:
+                self.send_empty(RST, message.message_id, path)
             return
         if peer is None:
             self.send_empty(RST, message.message_id, path)
@@ -295,7 +381,7 @@ class Reliability:
             if early is None:
                 self._await(answer, message, path, remembers, now)
                 return
-            answer = self._above.late_response(answer.request, early)
+            answer = self._above.late_response(answer.request, early, now)
         data = self._reply(message, path, answer, now)
         if remembers and data is not None:
             self._answers.remember(key, data, now)
@@ -356,7 +442,7 @@ class Reliability:
         self._pending -= 1
         if pending.timer is not None:
             pending.timer.cancel()
-        response = self._above.late_response(request, response)
+        response = self._above.late_response(request, response, now)
         message = pending.message
         data: Optional[bytes]
         if pending.acknowledged:
@@ -390,6 +476,12 @@ def _record(version_bits: int, message: Message) -> bytes:
     It looks like a datagram without code; of version 1 for a request, of version 0 for a response, no answer of ours.
     """
     return bytes((version_bits | len(message.token), codes.EMPTY, 0, 0)) + message.token
+
+
+def _encode_response(type: int, message_id: int, token: bytes, response: Response) -> bytes:
+    payload = response.payload
+    assert isinstance(payload, bytes)
+    return encode(Message(type, response.code, message_id, token, response.options, payload))
 
 
 def _ignore_outcome(error: Optional[CoapError], now: float) -> None:

@@ -18,6 +18,7 @@ from minicoap.codec.options import (
     LOCATION_PATH,
     LOCATION_QUERY,
     MAX_AGE,
+    OBSERVE,
     PROXY_SCHEME,
     PROXY_URI,
     URI_HOST,
@@ -177,6 +178,11 @@ class Response:
     def etag(self) -> Optional[bytes]:
         """The entity tag, if there is one."""
         return self.options.get(ETAG)
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether a client has this as an observer, and further states will follow (RFC 7641 §2)."""
+        return self.options.mask & 1 << OBSERVE != 0
 
     @property
     def max_age(self) -> int:

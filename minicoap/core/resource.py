@@ -34,13 +34,16 @@ class Resource:
     that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13.
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
     `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
-    both are critical. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
+    both are critical. `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run
+    anew for all observers together, on behalf of the first one, each time that `Site.changed` is called, so that the
+    answer must not depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what
+    changes often, most are not. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
     Raises UsageError for a template that is not a path.
     """
 
     __slots__ = (
-        "conditional", "content_formats", "handlers", "hidden", "interface", "max_body", "resource_type", "segments",
-        "title", "upload",
+        "conditional", "content_formats", "handlers", "hidden", "interface", "max_body", "notify_confirmable",
+        "observable", "resource_type", "segments", "title", "upload",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +63,8 @@ class Resource:
         interface: str = "",
         content_formats: Sequence[int] = (),
         conditional: bool = False,
+        observable: bool = False,
+        notify_confirmable: bool = True,
         max_body: int = 65536,
         hidden: bool = False,
     ) -> None:
@@ -79,6 +84,8 @@ class Resource:
         self.interface = interface
         self.content_formats = tuple(content_formats)
         self.conditional = conditional
+        self.observable = observable
+        self.notify_confirmable = notify_confirmable
         self.max_body = max_body
         self.hidden = hidden
 
@@ -107,6 +114,8 @@ class Resource:
                 attributes.append((name, value))
         if self.content_formats:
             attributes.append(("ct", " ".join(str(number) for number in self.content_formats)))
+        if self.observable:
+            attributes.append(("obs", None))  # RFC 7641 §6
         return Link(self.path, tuple(attributes))
 
 
@@ -124,6 +133,7 @@ class Site:
         self._static: dict[tuple[str, ...], Resource] = {}
         self._templates: list[Resource] = []
         self._normalised: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._on_change: list[Callable[[tuple[str, ...]], None]] = []
         self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True))
         for resource in resources:
             self.add(resource)
@@ -142,6 +152,27 @@ class Site:
             self._templates.append(resource)
         else:
             self._static[resource.segments] = resource
+
+    def changed(self, path: str) -> None:
+        """Have the observers of the resource at `path`, such as ``/nodes/7``, be sent its new state (RFC 7641 §4.2).
+
+        May be called from anywhere, also where nothing changed: this only makes a mark. Endpoints that serve the site
+        do the rest when they are called next; from outside a handler their shell has to be woken
+        (`minicoap.Endpoint.changed` does both). Raises UsageError for what is no path.
+        """
+        if not path.startswith("/"):
+            raise UsageError(f"the path {path!r} has to begin with a slash")
+        segments = tuple(path[1:].split("/")) if path != "/" else ()
+        for listener in self._on_change:
+            listener(segments)
+
+    def on_change(self, listener: Callable[[tuple[str, ...]], None]) -> None:
+        """Have `listener` called with each path that has changed; for endpoints."""
+        self._on_change.append(listener)
+
+    def canonical(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """Return `path` as `changed` would be told of it, however the client spells it."""
+        return self._normalise(path) if self._lenient and path not in self._static else path
 
     def route(self, request: Request) -> Union[Resource, Response]:
         """Return the resource that has a handler for `request`, its template's variables filled in; else the refusal.
