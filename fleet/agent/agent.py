@@ -258,6 +258,7 @@ class Agent:
         elif isinstance(action, Rewrite):
             self._journal.rewrite(action.records)
         elif isinstance(action, Report):
+            self.endpoint.site.changed("/system")
             self._outbox.put(action)
         elif isinstance(action, Perform):
             self._begin(action)

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from fleet.cli import session
 from fleet.cli.exitcodes import DONE
 from fleet.cli.output import age, outline, print_document, table
+from fleet.cli.watch import watch_node
 from fleet.model.api import NodeView
 from fleet.model.formats import JSON, decode
 from fleet.operator.client import Document, Fleet
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     listing.add_argument("--status", help="only those that are online, offline or unhealthy")
     show = group.action("show", _show, "Show one node and its last health report")
     show.add_argument("node_id", metavar="ID")
+    show.add_argument("--watch", action="store_true", help="print each health report as it comes, until interrupted")
     remove = group.action("remove", _remove, "Forget nodes; one that still runs will register anew")
     remove.add_argument("node_ids", metavar="ID", nargs="+")
     return group.run(arguments)
@@ -36,6 +38,8 @@ async def _list(fleet: Fleet, options: argparse.Namespace) -> int:
 
 
 async def _show(fleet: Fleet, options: argparse.Namespace) -> int:
+    if options.watch:
+        return await watch_node(fleet, options.node_id, as_json=options.json)
     answer = await fleet.node(options.node_id)
     session.show_answer(options, answer, outline(decode(answer.payload, JSON, Document)))
     return DONE

@@ -1,22 +1,16 @@
-"""`fleet updates watch`: polls a job's status and prints a line whenever something has changed, until the job ends."""
+"""`fleet updates watch` and `fleet nodes show --watch`: a line whenever something has changed, told by the server."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from datetime import datetime
 from typing import Optional
 
 from fleet.cli.exitcodes import DONE, REFUSED
 from fleet.cli.output import counts_text, merged, print_document, printable, share
-from fleet.errors import NetworkError
-from fleet.model.api import ExecutionView, StatusAnswer
+from fleet.model.api import ExecutionView, NodeHealthAnswer, StatusAnswer
 from fleet.model.executions import DOWNLOADING
 from fleet.model.jobs import JOB_ENDS, SUCCEEDED
-from fleet.operator.client import Answer, Fleet
-
-POLL_EVERY = 0.5  # seconds
-GRACE = 60.0  # seconds without an answer, since the server may be restarting
+from fleet.operator.client import Fleet
 
 
 class Watch:
@@ -51,43 +45,64 @@ async def watch(fleet: Fleet, job_id: str, *, as_json: bool = False) -> int:
     """
     seen = Watch()
     shown = b""
-    answers = await _status(fleet, job_id)
-    while True:
-        job = answers[0].value
-        if as_json:
-            document = merged([answer.payload for answer in answers], "nodes")
-            if document != shown:
-                shown = document
-                print_document(document)
-        else:
-            nodes = {node_id: view for answer in answers for node_id, view in answer.value.nodes.items()}
-            for line in seen.changes(job, nodes, datetime.now().strftime("%H:%M:%S")):
-                print(line, flush=True)
-        if job.status in JOB_ENDS:
-            return DONE if job.status == SUCCEEDED else REFUSED
-        await asyncio.sleep(POLL_EVERY)
-        answers = await _patient_status(fleet, job_id)
+    states = fleet.watch_status(job_id)
+    try:
+        async for state in states:
+            # A notification has the first page of the nodes.
+            answers = [state] if state.value.next is None else [page async for page in fleet.status(job_id)]
+            job = answers[0].value
+            if as_json:
+                document = merged([answer.payload for answer in answers], "nodes")
+                if document != shown:
+                    shown = document
+                    print_document(document)
+            else:
+                nodes = {node_id: view for answer in answers for node_id, view in answer.value.nodes.items()}
+                for line in seen.changes(job, nodes, _clock()):
+                    print(line, flush=True)
+            if job.status in JOB_ENDS:
+                return DONE if job.status == SUCCEEDED else REFUSED
+    finally:
+        await states.aclose()
+    return REFUSED
 
 
-async def _status(fleet: Fleet, job_id: str) -> list[Answer[StatusAnswer]]:
-    return [page async for page in fleet.status(job_id)]
+async def watch_node(fleet: Fleet, node_id: str, *, as_json: bool = False) -> int:
+    """Print each of a node's health reports as it comes, until interrupted."""
+    received: Optional[str] = None
+    states = fleet.watch_health(node_id)
+    try:
+        async for state in states:
+            news = state.value
+            if news.received_at == received and received is not None:
+                continue
+            received = news.received_at
+            if as_json:
+                print_document(state.payload)
+            else:
+                print(f"{_clock()}  {_health_text(news)}", flush=True)
+    finally:
+        await states.aclose()
+    return DONE
 
 
-async def _patient_status(fleet: Fleet, job_id: str) -> list[Answer[StatusAnswer]]:
-    """Return the status once the server answers; raises NetworkError if it does not within GRACE seconds."""
-    loop = asyncio.get_running_loop()
-    silent_since: Optional[float] = None
-    while True:
-        try:
-            return await _status(fleet, job_id)
-        except NetworkError as error:
-            now = loop.time()
-            if silent_since is None:
-                silent_since = now
-                print(f"{error}; trying again for {GRACE:.0f} s", file=sys.stderr)
-            elif now > silent_since + GRACE:
-                raise
-        await asyncio.sleep(POLL_EVERY)
+def _clock() -> str:
+    return datetime.now().strftime("%H:%M:%S")
+
+
+def _health_text(news: NodeHealthAnswer) -> str:
+    report = news.health if isinstance(news.health, dict) else {}
+    parts = [printable(news.node_id), printable(news.status)]
+    for name, label, unit in (
+        ("cpu_percent", "CPU", "%"), ("memory_percent", "memory", "%"), ("disk_percent", "disk", "%"),
+        ("temperature", "temperature", "°C"),
+    ):  # fmt: skip
+        if isinstance(report.get(name), (int, float)):
+            parts.append(f"{label} {report[name]:.0f} {unit}")
+    messages = report.get("error_messages")
+    if isinstance(messages, list):
+        parts.extend(printable(str(message)) for message in messages)
+    return "  ".join(parts)
 
 
 def _node_text(node_id: str, view: ExecutionView) -> str:

@@ -357,6 +357,15 @@ class NodeView(msgspec.Struct, frozen=True):
     health: Optional[dict[str, Any]] = None
 
 
+class NodeHealthAnswer(msgspec.Struct, frozen=True):
+    """To `GET /nodes/{id}/health`: the last report, and when it came by the server's clock."""
+
+    node_id: str
+    status: str
+    received_at: Optional[str]
+    health: Any
+
+
 class NodesAnswer(msgspec.Struct, frozen=True):
     """To `GET /nodes`; `next` is the cursor to give as `after`, or null at the end."""
 

@@ -15,8 +15,10 @@ done once.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Callable, Generic, Optional, Protocol, TypeVar, Union
 
 from fleet import errors
@@ -27,6 +29,7 @@ from fleet.model.api import (
     ErrorAnswer,
     FirmwareAnswer,
     JobDetail,
+    NodeHealthAnswer,
     NodesAnswer,
     NodeView,
     StatusAnswer,
@@ -41,6 +44,8 @@ from minicoap.core.body import ClientSink, Source
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, PathError, StorageError, UsageError
 
+PATIENCE = 60.0  # seconds that a watched server may stay away, since it may be restarting
+UNOBSERVED_PAUSE = 2.0  # seconds until a server that has no room for another observer is asked again
 ANSWER_TIMEOUT = 30.0  # seconds for one exchange: four or five attempts of a confirmable message (RFC 7252 §4.2)
 
 T = TypeVar("T")
@@ -96,6 +101,10 @@ class Fleet:
         """One node."""
         return await self._ask(codes.GET, ("nodes", node_id), NodeView)
 
+    def watch_health(self, node_id: str) -> AsyncGenerator[Answer[NodeHealthAnswer], None]:
+        """A node's last health report, now and whenever there is a new one (RFC 7641); close it when done."""
+        return self._watch(("nodes", node_id, "health"), NodeHealthAnswer)
+
     async def remove_node(self, node_id: str) -> Answer[Document]:
         """Forget a node; one that is not there is fine."""
         return await self._ask(codes.DELETE, ("nodes", node_id), Document)
@@ -130,6 +139,10 @@ class Fleet:
             return self._ask(codes.POST, ("updates",), StatusAnswer, body)
 
         return _pages(fetch)
+
+    def watch_status(self, job_id: str) -> AsyncGenerator[Answer[StatusAnswer], None]:
+        """A job's status with the first page of its nodes, now and whenever it changes; close it when done."""
+        return self._watch(("updates", job_id, "status"), StatusAnswer)
 
     # Firmware
 
@@ -197,11 +210,10 @@ class Fleet:
         options: Sequence[tuple[int, bytes]] = (),
         sink: Optional[ClientSink] = None,
     ) -> Response:
-        target = self._target._replace(path=tuple(map(_segment, path)), query=query)
-        try:
+        with self._errors():
             response = await self._endpoint.request(
                 code,
-                format_uri(target),
+                self._uri(path, query),
                 payload,
                 content_format=content_format,
                 accept=accept,
@@ -209,15 +221,38 @@ class Fleet:
                 timeout=self._timeout,
                 sink=sink,
             )
+        if not response.is_success:
+            raise _refusal(response)
+        return response
+
+    async def _watch(self, path: Sequence[str], kind: type[T]) -> AsyncGenerator[Answer[T], None]:
+        """Observe a resource; a server that has no room for another observer is asked again and again instead."""
+        while True:
+            states = self._endpoint.observe(self._uri(path), accept=JSON, timeout=self._timeout, patience=PATIENCE)
+            try:
+                with self._errors():
+                    async for response in states:
+                        if not response.is_success:
+                            raise _refusal(response)
+                        yield _answer(response, kind, f"GET /{'/'.join(path)}")
+            finally:
+                await states.aclose()
+            await asyncio.sleep(UNOBSERVED_PAUSE)
+
+    def _uri(self, path: Sequence[str], query: tuple[str, ...] = ()) -> str:
+        return format_uri(self._target._replace(path=tuple(map(_segment, path)), query=query))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn the errors of the endpoint into ours."""
+        try:
+            yield
         except (UsageError, StorageError) as error:
             raise errors.UsageError(str(error)) from error
         except PathError as error:
             raise errors.NetworkError(str(error)) from error
         except CoapError as error:
             raise errors.NetworkError(f"no answer from {self.server}: {error}") from error
-        if not response.is_success:
-            raise _refusal(response)
-        return response
 
 
 def parse_server(server: str) -> CoapUri:

@@ -39,6 +39,7 @@ class Services:
         self.facts = facts
         self.artifacts = artifacts
         self.servers = servers
+        self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
         self.presences = Presences(config.health_interval)
         self.waiting = Waiting()
 
@@ -69,3 +70,7 @@ class Services:
 
         self.ledger.query(query, done)
         return deferred
+
+
+def _nobody_observes(path: str) -> None:
+    """Nothing is served yet."""

@@ -50,6 +50,7 @@ class HealthResource:
                 title="Health of the fleet",
                 resource_type="fleet.health",
                 content_formats=FORMATS,
+                observable=True,
             ),
             Resource("/test", get=_test, title="Connectivity", resource_type="fleet.test", content_formats=FORMATS),
         ]
@@ -72,6 +73,10 @@ class HealthResource:
         presence.healthy = report.overall_healthy
         presence.body = body
         services.ledger.record((Sample(report.node_id, at, body),), flush=has_changed)
+        services.changed(f"/nodes/{report.node_id}/health")
+        if has_changed:
+            services.changed("/health")
+            services.changed("/nodes")
         told = HealthAnswer("ok", iso_from_ms(at), tuple(services.waiting.jobs_for(report.node_id)), services.servers)
         return answer(request, told, codes.CHANGED)
 

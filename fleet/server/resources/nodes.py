@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Union
 
 import msgspec
 
 from fleet.errors import InvalidError
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
-from fleet.model.api import NodesAnswer, NodeView, RegistrationAnswer, check_page, parse_registration
+from fleet.model.api import NodeHealthAnswer, NodesAnswer, NodeView, RegistrationAnswer, check_page, parse_registration
 from fleet.model.times import iso_from_ms
 from fleet.server.commands import NOT_FOUND, Outcome, RegisterNode, RemoveNode
 from fleet.server.presence import OFFLINE, STATUSES
@@ -28,15 +28,6 @@ class RemovedAnswer(msgspec.Struct, frozen=True):
     status: str = "removed"
 
 
-class NodeHealthAnswer(msgspec.Struct, frozen=True):
-    """To `GET /nodes/{id}/health`: the last report, and when it came by the server's clock."""
-
-    node_id: str
-    status: str
-    received_at: Optional[str]
-    health: Any
-
-
 class NodesResource:
     """The registered nodes."""
 
@@ -53,9 +44,10 @@ class NodesResource:
                 title="Nodes",
                 resource_type="fleet.nodes",
                 content_formats=FORMATS,
+                observable=True,
             ),
             Resource("/nodes/{id}", get=guarded(self._show), delete=guarded(self._remove), content_formats=FORMATS),
-            Resource("/nodes/{id}/health", get=guarded(self._health), content_formats=FORMATS),
+            Resource("/nodes/{id}/health", get=guarded(self._health), content_formats=FORMATS, observable=True),
         ]
 
     def _register(self, request: Request) -> Deferred:

@@ -67,6 +67,7 @@ class SystemResource:
                 title="The server",
                 resource_type="fleet.system",
                 content_formats=FORMATS,
+                observable=True,
             )
         ]
 

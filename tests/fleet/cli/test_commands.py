@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -11,6 +12,10 @@ from datetime import datetime, timezone
 import pytest
 
 from fleet.cli import watch
+from fleet.model.api import NodeHealthAnswer, StatusAnswer
+from fleet.model.formats import JSON as JSON_FORMAT
+from fleet.model.formats import decode
+from fleet.operator.client import Answer
 from minicoap.codec import codes, contentformats
 from minicoap.codec.options import IF_NONE_MATCH
 from minicoap.core.request import Response
@@ -374,28 +379,50 @@ def test_a_jobs_status_shows_each_node_and_what_it_printed(fake, fleet):
     assert lines[7:] == ["", "a:", "  ERROR: no\\x1b[2J", "  second line"]
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    """Polls follow each other without waiting."""
-    monkeypatch.setattr(watch, "POLL_EVERY", 0.0)
+class Told:
+    """A fleet whose server tells of these states, one after the other."""
+
+    def __init__(self, *documents: dict, pages: tuple[dict, ...] = ()) -> None:
+        self._states = documents
+        self._pages = pages
+        self.is_closed = False
+
+    async def watch_status(self, job_id):
+        try:
+            for document_ in self._states:
+                yield answer_of(document_, StatusAnswer)
+        finally:
+            self.is_closed = True
+
+    async def watch_health(self, node_id):
+        for document_ in self._states:
+            yield answer_of(document_, NodeHealthAnswer)
+
+    async def status(self, job_id):
+        for page in self._pages:
+            yield answer_of(page, StatusAnswer)
+
+
+def answer_of(body: dict, kind: type) -> Answer:
+    payload = json.dumps(body).encode()
+    return Answer(decode(payload, JSON_FORMAT, kind), payload)
 
 
 @pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
-def test_watch_prints_changes_until_the_end_and_its_exit_code_says_how_it_ended(fake, fleet, at_once, end, code):
+def test_watch_prints_changes_until_the_end_and_its_exit_code_says_how_it_ended(capsys, end, code):
     loading = {"state": "downloading", "bytes_done": 256, "bytes_total": 1024}
     further = {**loading, "bytes_done": 512}
-    fake.say(
-        "POST", "/updates",
+    fleet = Told(
         status("running", a={}, b={}),
         status("running", a=loading, b={}),
         status("running", a=further, b={}),
         status(end, a={"state": "succeeded"}, b={"state": "failed", "attempt": 2, "reason": "no_space"}),
-    )  # fmt: skip
+        status("never seen"),
+    )
 
-    ran = fleet("updates", "watch", "abc123")
+    assert asyncio.run(watch.watch(fleet, "abc123")) == code
 
-    assert ran.code == code
-    assert [line.split("  ", 1)[1] for line in ran.out.splitlines()] == [
+    assert [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
         "a  pending",
         "b  pending",
         "job running: 2 pending",
@@ -404,52 +431,52 @@ def test_watch_prints_changes_until_the_end_and_its_exit_code_says_how_it_ended(
         "b  failed  attempt 2  no_space",
         f"job {end}: 1 succeeded, 1 failed",
     ]
+    assert fleet.is_closed
 
 
-def test_watch_prints_documents_that_differ(fake, fleet, at_once):
+def test_watch_prints_documents_that_differ(capsys):
     first, last = status("running", a={}), status("succeeded", a={"state": "succeeded"})
-    fake.say("POST", "/updates", first, first, last)
 
-    ran = fleet("updates", "watch", "abc123", "--json")
+    assert asyncio.run(watch.watch(Told(first, first, last), "abc123", as_json=True)) == 0
 
-    assert [json.loads(line) for line in ran.out.splitlines()] == [first, last]
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [first, last]
 
 
-def test_watch_waits_while_the_server_is_gone(fake, fleet, at_once, monkeypatch):
-    answers = iter([status("running", a={}), None, None, status("succeeded", a={"state": "succeeded"})])
-    asked = watch._status
+def test_watch_fetches_the_nodes_that_a_notification_has_no_room_for(capsys):
+    done = {"state": "succeeded"}
+    pages = ({**status("succeeded", a=done), "next": "x"}, status("succeeded", b=done))
 
-    async def flaky(fleet_, job_id):
-        answer = next(answers)
-        if answer is None:
-            raise watch.NetworkError("no answer")
-        fake.say("POST", "/updates", answer)
-        return await asked(fleet_, job_id)
+    assert asyncio.run(watch.watch(Told(pages[0], pages=pages), "abc123")) == 0
 
-    monkeypatch.setattr(watch, "_status", flaky)
+    lines = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == ["a  succeeded", "b  succeeded"]
+
+
+def test_watch_is_told_by_the_server(fake, fleet):
+    fake.say("GET", "/updates/abc123/status", status("running", a={}), status("succeeded", a={"state": "succeeded"}))
 
     ran = fleet("updates", "watch", "abc123")
 
-    assert (ran.code, ran.err) == (0, "no answer; trying again for 60 s\n")
+    assert ran.code == 0
+    assert "job succeeded: 1 succeeded" in ran.out
+    assert {asked.method for asked in fake.asked} == {"GET"}
 
 
-def test_watch_gives_up_when_the_server_stays_away(fake, fleet, at_once, monkeypatch):
-    answers = iter([status("running", a={})])
-    asked = watch._status
+def test_a_watched_node_is_told_of_by_the_server_report_by_report(capsys):
+    messages = ["Service ssh is not running"]
+    report = {"node_id": "n1", "cpu_percent": 3.4, "temperature": None, "error_messages": messages}
+    first = {"node_id": "n1", "status": "online", "received_at": None, "health": None}
+    second = {"node_id": "n1", "status": "unhealthy", "received_at": "2026-01-01T00:00:00Z", "health": report}
 
-    async def gone(fleet_, job_id):
-        fake.say("POST", "/updates", next(answers, {}))
-        if not fake.asked:
-            return await asked(fleet_, job_id)
-        raise watch.NetworkError("no answer")
+    assert asyncio.run(watch.watch_node(Told(first, second, second), "n1")) == 0
 
-    monkeypatch.setattr(watch, "_status", gone)
-    monkeypatch.setattr(watch, "GRACE", 0.0)
-
-    assert fleet("updates", "watch", "abc123").code == 3
+    assert [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        "n1  online",
+        "n1  unhealthy  CPU 3 %  Service ssh is not running",
+    ]
 
 
 def test_watch_of_an_unknown_job_is_a_refusal(fake, fleet):
-    fake.say("POST", "/updates", document({"error": "there is no job 'j'"}, codes.NOT_FOUND))
+    fake.say("GET", "/updates/j/status", document({"error": "there is no job 'j'"}, codes.NOT_FOUND))
 
     assert fleet("updates", "watch", "j") == (1, "", "fleet updates: there is no job 'j'\n")

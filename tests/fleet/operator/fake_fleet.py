@@ -35,7 +35,7 @@ class FakeFleet:
         self.uri = ""
         self._answers: dict[tuple[str, str], list[Said]] = {}
         self.site = Site(*map(self._resource, ("/health", "/nodes", "/nodes/{id}", "/updates", "/updates/{id}")))
-        for template in ("/firmware", "/firmware/{id}", "/system"):
+        for template in ("/firmware", "/firmware/{id}", "/system", "/updates/{id}/status", "/nodes/{id}/health"):
             self.site.add(self._resource(template))
 
     def say(self, method: str, path: str, *answers: Any) -> None:
@@ -50,7 +50,14 @@ class FakeFleet:
     def _resource(self, template: str) -> Resource:
         answer = self._answer
         return Resource(
-            template, get=answer, post=answer, put=answer, delete=answer, conditional=True, max_body=1 << 24
+            template,
+            get=answer,
+            post=answer,
+            put=answer,
+            delete=answer,
+            conditional=True,
+            max_body=1 << 24,
+            observable=template.endswith(("/status", "/health")),
         )
 
     def _answer(self, request: Request) -> Response:
@@ -64,6 +71,8 @@ class FakeFleet:
         if not said:
             return document({"error": f"there is no {path}"}, codes.NOT_FOUND)
         following = said.pop(0) if len(said) > 1 else said[0]
+        if len(said) > 1 or following is not said[0]:
+            self.site.changed(path)  # there is more to tell
         return following(request) if callable(following) else following
 
 
