@@ -23,16 +23,15 @@ OURS = {
         "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
         "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock",
         "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.artifacts",
-        "model.executions",
-        "model.formats", "model.health", "model.jobs", "model.nodes", "model.requirements", "model.targets",
-        "model.times",
+        "model.executions", "model.formats", "model.health", "model.jobs", "model.nodes", "model.requirements",
+        "model.targets", "model.times",
     },
     "minicoap": {
         "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.udp", "codec", "codec.codes",
         "codec.contentformats", "codec.linkformat", "codec.message", "codec.options", "codec.problem", "codec.uri",
         "core", "core.block_client", "core.block_server", "core.body", "core.deduplication", "core.endpoint",
-        "core.entropy", "core.exchange", "core.machine", "core.parameters", "core.peer", "core.reliability",
-        "core.request", "core.resource", "core.timers", "errors",
+        "core.entropy", "core.exchange", "core.machine", "core.observe_client", "core.observe_server",
+        "core.parameters", "core.peer", "core.reliability", "core.request", "core.resource", "core.timers", "errors",
     },
 }  # fmt: skip
 

@@ -25,10 +25,10 @@ def test_a_jobs_observers_are_told_of_each_step_that_its_nodes_report(served):
     states = observed(served, f"/updates/{job_id}/status")
 
     served.report(job_id, "n1", 1, "downloading", bytes_done=1, bytes_total=2)
-    assert served.world.run_until(lambda: states[-1]["nodes"]["n1"]["state"] == "downloading", timeout=10)
+    assert served.world.run_until(lambda: states[-1]["nodes"]["n1"]["state"] == "downloading", timeout=4.5)
     served.report(job_id, "n1", 2, "succeeded")
 
-    assert served.world.run_until(lambda: states[-1]["status"] == "succeeded", timeout=10)
+    assert served.world.run_until(lambda: states[-1]["status"] == "succeeded", timeout=4.5)
     assert states[0]["status"] == "running"
 
 
