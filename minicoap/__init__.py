@@ -33,11 +33,12 @@ Such a resource can be observed: it is shown whenever it changes::
 
 `Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `request`, `download` and `ping` are
 coroutines, `observe` is an asynchronous iterator of the states of a resource, of which a slow reader gets the latest;
-leaving it tells the server. `changed` has a handler run again for all who observe. A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved later, or a
-coroutine function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink` (a
-server's) or `ClientSink`, such as `FileSource` and `FileSink`. Codes, options and content formats are numbers with
-names in the modules `codes`, `options` and `contentformats`. Responses of class 4.xx and 5.xx are responses; what is
-raised is a `CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`.
+leaving it tells the server. `changed` has a handler run again for all who observe. A handler is a plain function from
+`Request` to `Response`, or to a `Deferred` that is resolved later, or a coroutine function. Bodies of any size travel
+block by block: as bytes, or from a `Source` and into a `Sink` (a server's) or `ClientSink`, such as `FileSource` and
+`FileSink`. Codes, options and content formats are numbers with names in the modules `codes`, `options` and
+`contentformats`. Responses of class 4.xx and 5.xx are responses; what is raised is a `CoapError`: `UsageError`,
+`PeerError`, `NetworkError` or `StorageError`.
 
 Underneath, `EndpointCore` is the whole protocol without a socket or a clock; `UdpShell` runs it, or any other
 `DatagramMachine`, on a UDP socket, and `minicoap.simulate` under a virtual clock over links that lose and reorder.

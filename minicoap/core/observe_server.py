@@ -32,7 +32,7 @@ REGISTER = 0
 DEREGISTER = 1
 
 NONS_IN_A_ROW = 5  # notifications to one observer without a confirmable one (§7)
-CLOSING_DELAY = 3600.0  # seconds, the longest that the last of a series stays unconfirmed (§4.5; 5 of them make < 24 h)
+CLOSING_DELAY = 3600.0  # seconds, the longest that the last of a series stays unconfirmed, whatever its Max-Age (§4.5)
 CONFIRM_INTERVAL = 24 * 3600.0  # seconds after which every observer is asked whether it is still there (§4.5)
 NOTIFICATIONS_A_WAKEUP = 256  # then the shell sends them, and other business gets its turn
 BREATH = 0.001  # seconds until the next ones
