@@ -122,13 +122,13 @@ class Exchanges:
 
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
         """
-        exchange = self.open(Exchange, path, on_answer, now)
+        exchange = self.prepare(Exchange, path, on_answer, now)
         if isinstance(exchange, NetworkError):
             return exchange
         error = self.send(exchange, code, options, payload, confirmable=confirmable, timeout=timeout, now=now)
         return exchange if error is None else error
 
-    def open(
+    def prepare(
         self, kind: type[AnyExchange], path: Path, on_answer: Callable[[Answer, float], None], now: float
     ) -> Union[AnyExchange, NetworkError]:
         """Return an exchange with a token of its own, for `send`."""

@@ -195,7 +195,7 @@ class Watch:
     def _send(self, now: float) -> Optional[NetworkError]:
         exchange = self._exchange
         if exchange is None:
-            opened = self._owner.exchanges.open(Registration, self._path, self._failed, now)
+            opened = self._owner.exchanges.prepare(Registration, self._path, self._failed, now)
             if isinstance(opened, NetworkError):
                 return opened
             exchange = self._exchange = opened

@@ -11,7 +11,7 @@ from minicoap.core.timers import Timer, Timers
 
 if TYPE_CHECKING:
     from minicoap.core.exchange import Exchange
-    from minicoap.core.observe_server import Observer
+    from minicoap.core.observer import Observer
     from minicoap.core.reliability import Outgoing
 
 _OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
