@@ -50,6 +50,19 @@ class Options:
         self._path: Optional[tuple[str, ...]] = None
         self._query: Optional[tuple[str, ...]] = None
 
+    @classmethod
+    def encoded(cls, items: tuple[tuple[int, bytes], ...], mask: int, raw: bytes) -> Options:
+        """Return options from all that is known of them, for who makes many that differ in one value.
+
+        `items` are in order; `mask` and `raw` are what they would be if computed.
+        """
+        options = cls.__new__(cls)
+        options.items = items
+        options.mask = mask
+        options._raw = raw
+        options._index = options._path = options._query = None
+        return options
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Options) and self.items == other.items
 

@@ -12,7 +12,7 @@ from typing import Callable, Optional, Union
 from minicoap.codec import codes
 from minicoap.codec.message import Options, decode
 from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint
-from minicoap.core.block_client import Transfer
+from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import ClientSink, Source
 from minicoap.core.entropy import Entropy
@@ -124,15 +124,28 @@ class EndpointCore:
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
         offset: int = 0,
-        szx: int = 6,
+        etag: Optional[bytes] = None,
+        restart: bool = False,
+        szx: Optional[int] = None,
+        window: int = 1,
+        tagged: bool = False,
+        progress: Optional[Callable[[Transfer], None]] = None,
     ) -> Transfer:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
 
         `done` is called once, never from inside this call: with the response, whatever its code, or with the error
         that ended the exchange. `timeout` is the most that a single exchange may take, in seconds. With `sink` the body
-        of a successful response goes there, beginning at `offset` bytes (a multiple of the block size, 16 << szx), and
-        the response that `done` gets has no payload. Raises UsageError for arguments that cannot work, NetworkError if
-        the endpoint has no room for another request, StorageError if `payload` cannot be read.
+        of a successful response goes there, and the response that `done` gets has no payload.
+
+        A download that was broken off goes on at `offset` bytes, a multiple of the block size, 16 << `szx`. If its ETag
+        is not `etag` then, or the body has become shorter, it ends in a BodyError or a 4.xx, or with `restart` begins
+        anew at 0. `szx` is the largest block to be used (None: what the server likes). `window` is how many blocks of a
+        GET's response may be asked for at once; how many are is decided by congestion control
+        (`minicoap.core.congestion`). A request body in blocks carries a Request-Tag if another one is under way to the
+        same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+
+        Raises UsageError for arguments that cannot work, NetworkError if the endpoint has no room for another request,
+        StorageError if `payload` cannot be read.
         """
         items = _request_options(uri_path, query, content_format, accept, options)
         transfer = Transfer(
@@ -142,11 +155,9 @@ class EndpointCore:
             items,
             payload,
             done,
+            BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress),
             confirmable=confirmable,
             timeout=timeout,
-            sink=sink,
-            offset=offset,
-            szx=szx,
             assembled_limit=self._limits.assembled_body,
         )
         transfer.start(now)

@@ -15,11 +15,13 @@ from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, OBSERVE, PROXY_S
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX
 from minicoap.core.entropy import Entropy
+from minicoap.core.flight import Flight
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.reliability import Outgoing, Reliability
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
+from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, RequestTimeout
@@ -96,6 +98,7 @@ class Exchanges:
         limits: Limits,
     ) -> None:
         self.observers = Observers(site, peers, timers, limits, self.run, self.fitted, blocks.forget)
+        self.request_tags = RequestTags()
         self._site = site
         self._blocks = blocks
         self._peers = peers
@@ -117,15 +120,19 @@ class Exchanges:
         timeout: Optional[float],
         on_answer: Callable[[Answer, float], None],
         now: float,
+        flight: Optional[Flight] = None,
     ) -> Union[Exchange, NetworkError]:
         """Send a request; `on_answer` is called once, never from inside this call, unless an error is returned.
 
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
+        One of a `flight` does not wait for NSTART (see `Reliability.send`).
         """
         exchange = self.open(Exchange, path, on_answer, now)
         if isinstance(exchange, NetworkError):
             return exchange
-        error = self.send(exchange, code, options, payload, confirmable=confirmable, timeout=timeout, now=now)
+        error = self.send(
+            exchange, code, options, payload, confirmable=confirmable, timeout=timeout, now=now, flight=flight
+        )
         return exchange if error is None else error
 
     def open(
@@ -150,12 +157,13 @@ class Exchanges:
         confirmable: bool,
         timeout: Optional[float],
         now: float,
+        flight: Optional[Flight] = None,
     ) -> Optional[NetworkError]:
         """Send the request of an exchange, or with the token of one that is open another; see `request`."""
         peer = exchange.peer
         token = exchange.token
         if confirmable:
-            exchange.outgoing = self.reliability.send(peer, code, token, options, payload, now, exchange.sent)
+            exchange.outgoing = self.reliability.send(peer, code, token, options, payload, now, exchange.sent, flight)
             if exchange.outgoing is None:
                 return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
         else:

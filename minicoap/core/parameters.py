@@ -8,7 +8,12 @@ from minicoap.errors import UsageError
 
 
 class TransmissionParameters(NamedTuple):
-    """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s."""
+    """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s.
+
+    With `adaptive_timeout` the time to wait for an acknowledgement does not follow ACK_TIMEOUT but what round trips to
+    that peer have been measured to take (`minicoap.core.rto`), and is never below 1 s: for paths that are slower than
+    ACK_TIMEOUT expects, or known to be faster. Transfers with a window do so anyway.
+    """
 
     ack_timeout: float = 2.0
     ack_random_factor: float = 1.5
@@ -17,6 +22,7 @@ class TransmissionParameters(NamedTuple):
     default_leisure: float = 5.0
     probing_rate: float = 1.0
     max_latency: float = 100.0
+    adaptive_timeout: bool = False
 
     @property
     def max_transmit_span(self) -> float:
