@@ -273,6 +273,11 @@ class Transfer:
                 self._tell()
                 if self._done is None:  # whoever is told of progress may have cancelled it
                     return
+        elif self._source.size and answer.code >> 5 == 2:
+            self._sent = self._source.size
+            self._tell()
+            if self._done is None:
+                return
         if not proceeds:
             self._download.first_received(answer, now)
             return

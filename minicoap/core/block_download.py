@@ -252,7 +252,7 @@ class Download:
             return
         self._sink.write_at(0, response.body)
         self.edge = self.size
-        if self._progress is not None:
+        if self._progress is not None and self.size:
             self._progress()
         if not self._is_done:
             self._finish(Response(response.code, options=response.options), now)

@@ -14,7 +14,7 @@ from minicoap.codec.message import Options, decode
 from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint
 from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.block_server import BlockServer
-from minicoap.core.body import ClientSink, Source
+from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Exchanges
 from minicoap.core.observe_client import Observation, Observations
@@ -148,6 +148,9 @@ class EndpointCore:
         StorageError if `payload` cannot be read.
         """
         items = _request_options(uri_path, query, content_format, accept, options)
+        largest = self._limits.block_szx
+        if largest < MAX_SZX and (szx is None or szx > largest):
+            szx = largest
         transfer = Transfer(
             self._exchanges,
             path,
@@ -223,12 +226,13 @@ class EndpointCore:
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how many peers, answers, open bodies, observers, observations of ours and timers are kept."""
+        """Return how many peers, answers, open bodies, Request-Tags, observers, observations and timers are kept."""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending,
             "bodies": len(self._blocks),
+            "tags": len(self._exchanges.request_tags),
             "observers": len(self._exchanges.observers),
             "observations": len(self._observations),
             "timers": len(self._timers),

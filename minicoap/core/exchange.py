@@ -13,7 +13,6 @@ from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, OBSERVE, PROXY_SCHEME, PROXY_URI, option_name
 from minicoap.core.block_server import BlockServer
-from minicoap.core.body import MAX_SZX
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
@@ -33,7 +32,6 @@ _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomnes
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
 _OBSERVE = 1 << OBSERVE
-_PLAIN_LIMIT = 16 << MAX_SZX  # the longest payload that needs no block-wise transfer
 
 
 class Exchange:
@@ -99,6 +97,7 @@ class Exchanges:
     ) -> None:
         self.observers = Observers(site, peers, timers, limits, self.run, self.fitted, blocks.forget)
         self.request_tags = RequestTags()
+        self._plain_limit = 16 << limits.block_szx  # the longest payload that needs no block-wise transfer
         self._site = site
         self._blocks = blocks
         self._peers = peers
@@ -259,7 +258,7 @@ class Exchanges:
 
     def _fit(self, request: Request, response: Response) -> Response:
         payload = response.payload
-        if isinstance(payload, bytes) and len(payload) <= _PLAIN_LIMIT and not request.options.mask & _BLOCKS:
+        if isinstance(payload, bytes) and len(payload) <= self._plain_limit and not request.options.mask & _BLOCKS:
             return response
         return self._blocks.respond(request, response)
 

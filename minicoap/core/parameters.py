@@ -70,6 +70,7 @@ class Limits(NamedTuple):
     open_body_bytes: int = 16 * 1024 * 1024  # what those bodies hold in memory together; the same answer
     body_grace: float = 30.0  # seconds after which a quiet body may be given up for a new one
     assembled_body: int = 16 * 1024 * 1024  # bytes of a response body that the client keeps in memory; then BodyError
+    block_szx: int = 6  # the largest block that is asked for, sent or taken without asking for smaller: 16 << szx bytes
     observers: int = 32_768  # further ones get a plain answer (RFC 7641 §4.1); fewer than peers, whom they keep busy
     observers_per_peer: int = 1024  # the same
     piggyback_delay: float = 1.0  # seconds a deferred answer may take and still travel in the acknowledgement

@@ -13,7 +13,7 @@ from typing import Callable, Optional, Protocol, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, NON, RST, VERSION_BITS, Message, Options, encode
-from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH, OBSERVE
+from minicoap.codec.options import BLOCK1, BLOCK2, IF_MATCH, IF_NONE_MATCH, OBSERVE
 from minicoap.core.deduplication import Deduplication
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
@@ -31,8 +31,10 @@ _LONGEST_REPAIR = 4  # round trips between two repetitions of a message while ot
 _OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers are pending
 
 # §4.5: repeating these must not carry them out again. PUT and DELETE are idempotent unless they carry a condition; the
-# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method.
+# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method. A long response is
+# let go when its last block has been fetched, so that block is repeated too, unless a GET makes it again.
 _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
+_BLOCK2 = 1 << BLOCK2
 _ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
 
 
@@ -455,7 +457,8 @@ class Reliability:
         mask = message.options.mask
         if message.type == NON and mask & NOT_UNDERSTOOD:
             return  # §5.4.1: rejected, which §4.3 allows to do in silence
-        remembers = message.code in _NOT_IDEMPOTENT or mask & _ORDER_MATTERS != 0
+        code = message.code
+        remembers = code in _NOT_IDEMPOTENT or mask & _ORDER_MATTERS != 0 or (mask & _BLOCK2 != 0 and code != codes.GET)
         key = 0
         peer: Optional[Peer] = None
         if remembers or self._pending:
