@@ -22,10 +22,12 @@ A server in ten::
             await endpoint.serve("coap://127.0.0.1:5683")
             await asyncio.Event().wait()
 
-`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `request`, `download` and `ping` are
+`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `request`, `download`, `upload` and `ping` are
 coroutines. A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved later, or a
 coroutine function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink` (a
-server's) or `ClientSink`, such as `FileSource` and `FileSink`. Codes, options and content formats are numbers with
+server's) or `ClientSink`, such as `FileSource` and `FileSink`. `download` writes a file or a sink, with several blocks
+under way if told so; it goes on where an earlier one was broken off, by a `TransferState` that can be stored, and feeds
+a `hashlib` digest on the way (`HashingSink` elsewhere). Codes, options and content formats are numbers with
 names in the modules `codes`, `options` and `contentformats`. Responses of class 4.xx and 5.xx are responses; what is
 raised is a `CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`.
 
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from minicoap.codec.linkformat import Link, format_links, parse_links
     from minicoap.codec.message import Message, Options, decode, encode
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
-    from minicoap.core.body import BytesSource, ClientSink, Sink, Source
+    from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.machine import DatagramMachine
     from minicoap.core.parameters import Limits, TransmissionParameters
@@ -92,8 +94,10 @@ _PLACES = {
     "parse_uri": "codec.uri",
     "BytesSource": "core.body",
     "ClientSink": "core.body",
+    "HashingSink": "core.body",
     "Sink": "core.body",
     "Source": "core.body",
+    "TransferState": "core.body",
     "EndpointCore": "core.endpoint",
     "DatagramMachine": "core.machine",
     "Limits": "core.parameters",
@@ -128,6 +132,7 @@ __all__ = [
     "EndpointCore",
     "FileSink",
     "FileSource",
+    "HashingSink",
     "Limits",
     "Link",
     "Message",
@@ -147,6 +152,7 @@ __all__ = [
     "Source",
     "StorageError",
     "SystemEntropy",
+    "TransferState",
     "TransmissionParameters",
     "UdpShell",
     "UsageError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncGenerator, Iterable
 from inspect import iscoroutinefunction
@@ -11,20 +12,33 @@ from typing import Any, Callable, Optional, Union, cast
 
 from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.files import FileSink
+from minicoap.asyncio.files import FileSink, FileSource
+from minicoap.asyncio.partfile import PartFile
 from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec import codes
 from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
-from minicoap.core.body import ClientSink, Source
+from minicoap.core.block_client import Transfer
+from minicoap.core.body import ClientSink, Digest, HashingSink, Source, TransferState
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
-from minicoap.errors import CoapError, NetworkError, OptionError, PathError, RequestTimeout, UsageError
+from minicoap.errors import (
+    CoapError,
+    NetworkError,
+    OptionError,
+    PathError,
+    RequestTimeout,
+    StorageError,
+    UsageError,
+)
 
 logger = logging.getLogger(__name__)
+
+Progress = Callable[[TransferState, Optional[int]], None]
+"""Told how far a transfer is, and how many bytes it has in all where that is known."""
 
 
 class Endpoint:
@@ -130,17 +144,120 @@ class Endpoint:
         """FETCH from `uri` what `payload` describes (RFC 8132 §2); see `request` for the arguments."""
         return await self.request(codes.FETCH, uri, payload, **arguments)
 
-    async def download(self, uri: str, sink: Union[ClientSink, str], *, offset: int = 0, **arguments: Any) -> Response:
-        """GET `uri` into `sink`, or into the file of that name, holding a block of it in memory at a time.
+    async def download(
+        self,
+        uri: str,
+        sink: Union[ClientSink, str, os.PathLike[str]],
+        *,
+        resume: Optional[TransferState] = None,
+        restart: bool = False,
+        window: int = 1,
+        progress: Optional[Progress] = None,
+        digest: Optional[Digest] = None,
+        **arguments: Any,
+    ) -> Response:
+        """GET `uri` into a file of that name, or into `sink`, in memory that does not depend on its size.
 
-        With `offset`, a multiple of 1024 bytes, what comes before it is taken to be there already and is not asked for;
-        a sink can compare the ETag in its `begin`. The response returned has no payload, unless it is a 4.xx or 5.xx.
-        See `request` for the other arguments.
+        A file grows as NAME.part, with its state beside it, and gets its name when it is whole. What an earlier
+        download of the same URI left there is gone on with by itself. A sink's caller does so by `resume`, a state that
+        `progress` was told. If the server has another body by now (another ETag), that is a BodyError, or with
+        `restart` all is fetched anew; a state without ETag is of no use to a file, and believed for a sink.
+
+        `window` is how many blocks may be under way at once. More than one is more than CoAP's NSTART allows, so
+        congestion control decides how many of them are used (`minicoap.core.congestion`); 16 suits most links.
+        `progress(state, size)` is called as blocks arrive. `digest`, one that `hashlib` makes, is fed the body in
+        order; what a file has already is read for it, for a sink the caller feeds it up to `resume.resume_at`.
+
+        The response returned has no payload, unless it is a 4.xx or 5.xx. Raises StorageError for an OSError of a file
+        or sink, UsageError for anything else that a sink or `progress` raised but BodyError; see `request` as well.
         """
-        if not isinstance(sink, str):
-            return await self.request(codes.GET, uri, sink=sink, offset=offset, **arguments)
-        with FileSink(sink, offset=offset) as file_sink:
-            return await self.request(codes.GET, uri, sink=file_sink, offset=offset, **arguments)
+        if not isinstance(sink, (str, os.PathLike)):
+            state = TransferState(uri) if resume is None else resume
+            if state.uri != uri:
+                raise UsageError(f"this is the state of a download of {state.uri}, not of {uri}")
+            return await self._download(sink, state, restart, window, progress, digest, arguments)
+        if resume is not None:
+            raise UsageError("the state of a file's download is beside the file; resume is for sinks")
+        name = os.fspath(sink)
+        if os.path.exists(name) and not os.path.isfile(name):  # a device or pipe: nothing to be renamed over
+            with FileSink(name) as device:
+                return await self._download(device, TransferState(uri), restart, window, progress, digest, arguments)
+        with PartFile(name, uri, digest) as part:
+
+            def moved_on(state: TransferState, size: Optional[int]) -> None:
+                part.moved_on(state)
+                if progress is not None:
+                    progress(state, size)
+
+            response = await self._download(part, part.state, restart, window, moved_on, digest, arguments)
+            if response.is_success:
+                try:
+                    part.finish()
+                except OSError as error:
+                    raise StorageError(f"cannot give {name} its name", error) from error
+            return response
+
+    async def _download(
+        self,
+        sink: ClientSink,
+        state: TransferState,
+        restart: bool,
+        window: int,
+        progress: Optional[Progress],
+        digest: Optional[Digest],
+        arguments: dict[str, Any],
+    ) -> Response:
+        uri = state.uri
+
+        def moved_on(transfer: Transfer) -> None:
+            if progress is not None:
+                moved = TransferState(uri, transfer.etag, transfer.received, transfer.szx)
+                progress(moved, transfer.received_size)
+
+        offset = state.resume_at
+        return await self._request(
+            codes.GET,
+            uri,
+            b"",
+            sink=sink if digest is None else HashingSink(sink, digest),
+            offset=offset,
+            etag=state.etag if offset else None,
+            restart=restart,
+            szx=arguments.pop("szx", state.szx if offset else None),
+            window=window,
+            progress=moved_on if progress is not None else None,
+            **arguments,
+        )
+
+    async def upload(
+        self,
+        uri: str,
+        source: Union[bytes, Source, str, os.PathLike[str]],
+        *,
+        code: int = codes.PUT,
+        progress: Optional[Progress] = None,
+        tagged: bool = False,
+        **arguments: Any,
+    ) -> Response:
+        """PUT a file of that name, or bytes, or a `Source` to `uri`, or send it by another method `code`.
+
+        One block is under way at a time, and one that was broken off can only be begun anew: RFC 7959 has no more for
+        uploads. `progress(state, size)` is called as blocks are taken. Two uploads to one resource at once are told
+        apart by a Request-Tag (RFC 9175); with `tagged` it is sent always, for other clients at the same address. See
+        `request` for the rest.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            with FileSource(os.fspath(source)) as file:
+                return await self.upload(uri, file, code=code, progress=progress, tagged=tagged, **arguments)
+
+        def moved_on(transfer: Transfer) -> None:
+            # Once the response has begun, it is that which moves on.
+            if progress is not None and transfer.sent and not transfer.received:
+                progress(TransferState(uri, None, transfer.sent), transfer.sent_size)
+
+        return await self._request(
+            code, uri, source, progress=moved_on if progress is not None else None, tagged=tagged, **arguments
+        )
 
     async def observe(
         self,
@@ -245,16 +362,40 @@ class Endpoint:
         confirmable: bool = True,
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
-        offset: int = 0,
+        szx: Optional[int] = None,
+        window: int = 1,
     ) -> Response:
         """Send a request with the method `code` and return its response.
 
         `payload` is bytes or a `Source` of any size; what is longer than 1024 bytes travels block by block, both ways.
         `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
         are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
-        `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` and `offset` are as
-        in `download`.
+        `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` takes the body of a
+        success. `szx` asks for blocks of at most 16 << szx bytes. `window` is as in `download`.
         """
+        return await self._request(
+            code,
+            uri,
+            payload,
+            content_format=content_format,
+            accept=accept,
+            options=options,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            szx=szx,
+            window=window,
+        )
+
+    async def _request(
+        self,
+        code: int,
+        uri: str,
+        payload: Union[bytes, Source],
+        *,
+        options: Iterable[tuple[int, bytes]] = (),
+        **arguments: Any,
+    ) -> Response:
         target = _parse(uri)
         items = list(options)
         if not is_ip_literal(target.host):
@@ -271,13 +412,8 @@ class Endpoint:
                 uri_path=target.path,
                 query=target.query,
                 payload=payload,
-                content_format=content_format,
-                accept=accept,
                 options=items,
-                confirmable=confirmable,
-                timeout=timeout,
-                sink=sink,
-                offset=offset,
+                **arguments,
             ).cancel
 
         return cast(Response, await self._outcome(target, shell, begin))

@@ -53,14 +53,13 @@ class FileSource:
 
 
 class FileSink:
-    """Writes the body of a response into a file, from `offset` bytes on; a context manager that closes it.
+    """Writes the body of a response into a file, or to a device; a context manager that closes it.
 
-    The file is opened, and without an offset emptied, when the first block is there: a refusal leaves it untouched.
+    It is opened and emptied when the first block is there: a refusal leaves it untouched.
     """
 
-    def __init__(self, name: str, *, offset: int = 0) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._offset = offset
         self._file: Optional[BinaryIO] = None
 
     def __enter__(self) -> FileSink:
@@ -78,10 +77,9 @@ class FileSink:
     def begin(self, response: Response, size: Optional[int]) -> None:
         """Open the file; raises OSError."""
         self.close()
-        self._file = open(self._name, "r+b" if self._offset else "wb")  # noqa: SIM115  closed by `close`
+        self._file = open(self._name, "wb")  # noqa: SIM115  closed by `close`
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """Write a block; raises OSError."""
+        """Write the next block; raises OSError."""
         if self._file is not None:
-            self._file.seek(offset)
             self._file.write(data)

@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple, Optional, Union
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK1, BLOCK2, REQUEST_TAG, SIZE1, SIZE2, encode_uint
-from minicoap.core.block_download import Download
+from minicoap.core.block_download import Download, user_failed
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Source, as_source, decode_block
 from minicoap.core.congestion import CongestionWindow
 from minicoap.core.exchange import Answer, Exchange, Exchanges
@@ -269,15 +269,12 @@ class Transfer:
             except BodyError as error:
                 self._finish(error, now)
                 return
-            if self._sent > sent:
-                self._tell()
-                if self._done is None:  # whoever is told of progress may have cancelled it
-                    return
+            self._taken(sent, now)
         elif self._source.size and answer.code >> 5 == 2:
             self._sent = self._source.size
-            self._tell()
-            if self._done is None:
-                return
+            self._taken(0, now)
+        if self._done is None:  # whoever is told of progress may have cancelled it
+            return
         if not proceeds:
             self._download.first_received(answer, now)
             return
@@ -315,6 +312,14 @@ class Transfer:
         if message.code >> 5 == 2:
             self._sent = self._source.size
         return False
+
+    def _taken(self, before: int, now: float) -> None:
+        """Tell of progress if there is any."""
+        if self._sent > before:
+            try:
+                self._tell()
+            except Exception as error:  # noqa: BLE001  the boundary to a user's callback: whoever waits has to be told
+                self._finish(user_failed(error), now)
 
     # Its end
 

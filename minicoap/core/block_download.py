@@ -20,7 +20,7 @@ from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, dec
 from minicoap.core.exchange import Answer, Exchange
 from minicoap.core.flight import Flight
 from minicoap.core.request import Response
-from minicoap.errors import BodyError, CoapError, NetworkError, StorageError
+from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
 
 AHEAD = 4  # windows: how far beyond a missing block others are asked for, and how much may wait for it in memory
 
@@ -116,6 +116,8 @@ class Download:
             self._finish(error, now)
         except OSError as error:
             self._finish(StorageError("the sink of the body failed", error), now)
+        except Exception as error:  # noqa: BLE001  the boundary to a user's sink: whoever waits has to be told
+            self._finish(user_failed(error), now)
 
     # Taking blocks
 
@@ -309,6 +311,13 @@ class Download:
             self._is_done = True
             self._cancel(now)
             self._done(outcome, now)
+
+
+def user_failed(error: Exception) -> UsageError:
+    """Return what is told to whoever passed a sink or callback that failed."""
+    told = UsageError(f"what was passed to take the body, or to be told of it, failed: {error!r}")
+    told.__cause__ = error
+    return told
 
 
 class BlockOptions:
