@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Callable, Optional, Union
 
-from minicoap.codec.message import Message, Options, encode_options
+from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK2, ETAG, SIZE2
-from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, decode_block
+from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, BlockOptions, ClientSink, decode_block
 from minicoap.core.exchange import Answer, Exchange
 from minicoap.core.flight import Flight
 from minicoap.core.request import Response
@@ -282,9 +282,9 @@ class Download:
                     self._finish(error, now)
                 return
             if self._options is None:
-                self._options = BlockOptions(self._items)
+                self._options = BlockOptions(self._items, BLOCK2)
             one = Asked(self, offset)
-            exchange = self._ask(self._options.at(number, self.szx), one.answered, now)
+            exchange = self._ask(self._options.at(number, False, self.szx), one.answered, now)
             if isinstance(exchange, NetworkError):
                 if not asked:
                     self._finish(exchange, now)
@@ -318,31 +318,6 @@ def user_failed(error: Exception) -> UsageError:
     told = UsageError(f"what was passed to take the body, or to be told of it, failed: {error!r}")
     told.__cause__ = error
     return told
-
-
-class BlockOptions:
-    """The options of requests that differ in their Block2 option only; all else is encoded once."""
-
-    __slots__ = ("_after", "_before", "_heads", "_mask", "_tail")
-
-    def __init__(self, items: list[tuple[int, bytes]]) -> None:
-        ordered = Options(items).items
-        self._before = tuple(item for item in ordered if item[0] <= BLOCK2)
-        self._after = tuple(item for item in ordered if item[0] > BLOCK2)
-        self._mask = Options((*ordered, (BLOCK2, b""))).mask
-        # What stands before the value, by the value's length; and what stands after it.
-        self._heads = [_encoded(self._before, bytes(length))[: -length or None] for length in range(4)]
-        self._tail = _encoded(self._before, b"", self._after)[len(self._heads[0]) :]
-
-    def at(self, number: int, szx: int) -> Options:
-        """Return the options with a Block2 that asks for block `number`."""
-        value = Block(number, False, szx).encode()
-        items = (*self._before, (BLOCK2, value), *self._after)
-        return Options.encoded(items, self._mask, self._heads[len(value)] + value + self._tail)
-
-
-def _encoded(before: tuple[tuple[int, bytes], ...], value: bytes, after: tuple[tuple[int, bytes], ...] = ()) -> bytes:
-    return encode_options((*before, (BLOCK2, value), *after))
 
 
 def _block(options: Options) -> Optional[Block]:

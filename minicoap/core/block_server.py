@@ -15,7 +15,7 @@ from typing import Optional, Union
 from minicoap.codec import codes
 from minicoap.codec.message import Options
 from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1, SIZE2, encode_uint, is_no_cache_key
-from minicoap.core.body import Block, BytesSink, Sink, Source, as_source, decode_block, too_large
+from minicoap.core.body import Block, BlockOptions, BytesSink, Sink, Source, as_source, decode_block, too_large
 from minicoap.core.parameters import Limits
 from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
-_PER_BLOCK = frozenset((BLOCK1, BLOCK2))
+_PER_BLOCK = frozenset((BLOCK1, BLOCK2, *filter(is_no_cache_key, range(2048))))
 _SHARED: Path = ()  # where a response comes from that is kept for more than one
 _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
 
@@ -53,13 +53,21 @@ class Upload:
 class Kept:
     """A long response of which further blocks may be asked for."""
 
-    __slots__ = ("held", "response", "source", "touched")
+    __slots__ = ("held", "options", "response", "size", "source", "touched")
 
     def __init__(self, response: Response, source: Source, now: float) -> None:
         self.response = response
         self.source = source
+        self.size = source.size
+        self.options = BlockOptions(_named(response, source), BLOCK2)
         self.touched = now
-        self.held = source.size if isinstance(response.payload, bytes) else 0
+        self.held = self.size if isinstance(response.payload, bytes) else 0
+
+    def block(self, block: Block) -> Response:
+        """Return the block that is asked for, which is not beyond the end."""
+        more = block.offset + block.size < self.size
+        payload = self.source.read_at(block.offset, block.size)
+        return Response(self.response.code, payload, options=self.options.at(block.number, more, block.szx))
 
     def drop(self) -> None:
         """Nothing is to be told to anyone."""
@@ -84,22 +92,24 @@ class BlockServer:
 
     def request_received(self, request: Request) -> Union[Response, Deferred]:
         """Answer a request that carries a block option."""
-        for number in (BLOCK1, BLOCK2):
-            value = request.options.uint(number)
-            if value is not None and decode_block(value) is None:
-                return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")  # §2.2
-        block1 = _block(request.options, BLOCK1)
+        mask = request.options.mask
+        try:
+            block1 = _block(request.options, BLOCK1) if mask & 1 << BLOCK1 else None
+            block2 = self._block2(request)
+        except ValueError:
+            return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")  # §2.2
         if block1 is not None:
             return self._upload(request, block1)
-        block2 = self._block2(request)
         assert block2 is not None
         if block2.number:
             key = _key(request)
             kept = self._kept.get(key) or self._kept.get((_SHARED, *key[1:]))
             if kept is not None:
                 kept.touched = request.now
-                answer = self._slice(request, kept.response, kept.source, block2)
-                if block2.offset + block2.size >= kept.source.size:
+                if mask & 1 << SIZE2 or block2.offset >= kept.size:
+                    return self._slice(request, kept.response, kept.source, block2)
+                answer = kept.block(block2)
+                if block2.offset + block2.size >= kept.size:
                     self._drop(self._kept, key)
                 return answer
             if request.code != codes.GET:  # a FETCH for a further block comes without its payload (§3.3)
@@ -239,7 +249,7 @@ class BlockServer:
 
     def _block2(self, request: Request) -> Optional[Block]:
         """Return the block that is asked for; in smaller blocks, from the same offset on, if it is too large (§2.4)."""
-        block = _block(request.options, BLOCK2)
+        block = _block(request.options, BLOCK2) if request.options.mask & 1 << BLOCK2 else None
         if block is None or block.szx <= self._szx:
             return block
         return Block(block.offset >> (self._szx + 4), False, self._szx)
@@ -262,14 +272,10 @@ class BlockServer:
         if offset >= size and offset:
             return Response(codes.BAD_REQUEST, f"the body has {size} bytes".encode())
         more = offset + block.size < size
-        added = [(BLOCK2, Block(block.number, more, block.szx).encode())]
-        if source.etag is not None and not response.options.mask & 1 << ETAG:
-            added.append((ETAG, source.etag))
+        added = [*_named(response, source), (BLOCK2, Block(block.number, more, block.szx).encode())]
         if block.number == 0 or request.options.mask & 1 << SIZE2:
             added.append((SIZE2, encode_uint(size)))  # §4: known here, and of use to whoever stores the body
-        sliced = _with(response, added)
-        sliced.payload = source.read_at(offset, block.size)
-        return sliced
+        return Response(response.code, source.read_at(offset, block.size), options=Options(added))
 
     # Bounds
 
@@ -309,8 +315,7 @@ class BlockServer:
 def _key(request: Request) -> Key:
     """What the blocks of one operation have in common: all options but Block and NoCacheKey (RFC 9175 §3.3)."""
     items = request.options.items
-    items = tuple([item for item in items if item[0] not in _PER_BLOCK and not is_no_cache_key(item[0])])
-    return request.path, request.code, items
+    return request.path, request.code, tuple([item for item in items if item[0] not in _PER_BLOCK])
 
 
 def _write(sink: Sink, offset: int, data: bytes) -> Optional[Response]:
@@ -329,9 +334,22 @@ def _abort(sink: Sink, reason: str) -> None:
         logger.exception("a sink failed when it was aborted")
 
 
+def _named(response: Response, source: Source) -> tuple[tuple[int, bytes], ...]:
+    """Return the response's options with an ETag, which every block of it has to carry (§2.4)."""
+    items = response.options.items
+    etag = source.etag
+    return items if etag is None or response.options.mask & 1 << ETAG else (*items, (ETAG, etag))
+
+
 def _block(options: Options, number: int) -> Optional[Block]:
-    value = options.uint(number) if options.mask & 1 << number else None
-    return None if value is None else decode_block(value)
+    """Return a Block option's value; raises ValueError for the reserved size exponent."""
+    value = options.uint(number)
+    if value is None:
+        return None
+    block = decode_block(value)
+    if block is None:
+        raise ValueError("block size exponent 7 is reserved")
+    return block
 
 
 def _with(response: Response, added: Union[list[tuple[int, bytes]], tuple[tuple[int, bytes], ...]]) -> Response:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from minicoap.codec import codes
+from minicoap.codec.message import Options, encode_options
 from minicoap.codec.options import SIZE1, encode_uint
 from minicoap.core.request import Deferred, Response
 from minicoap.errors import UsageError
@@ -41,6 +42,29 @@ def decode_block(value: int) -> Optional[Block]:
     """Return the block that an option's value names; None for the reserved size exponent 7 (§2.2)."""
     szx = value & 7
     return Block(value >> 4, bool(value & 8), szx) if szx <= MAX_SZX else None
+
+
+class BlockOptions:
+    """The options of messages that differ in one Block option, `number`; all else is encoded once."""
+
+    __slots__ = ("_after", "_before", "_heads", "_mask", "_number", "_tail")
+
+    def __init__(self, items: Iterable[tuple[int, bytes]], number: int) -> None:
+        ordered = Options(items).items
+        self._number = number
+        self._before = tuple(item for item in ordered if item[0] <= number)
+        self._after = tuple(item for item in ordered if item[0] > number)
+        self._mask = Options((*ordered, (number, b""))).mask
+        # What stands before the value, by the value's length; and what stands after it.
+        whole = [encode_options((*self._before, (number, bytes(length)))) for length in range(4)]
+        self._heads = [raw[: len(raw) - length] for length, raw in enumerate(whole)]
+        self._tail = encode_options((*self._before, (number, b""), *self._after))[len(whole[0]) :]
+
+    def at(self, number: int, more: bool, szx: int) -> Options:
+        """Return the options with a block's number, whether more follow, and its size exponent."""
+        value = encode_uint(number << 4 | more << 3 | szx)
+        items = (*self._before, (self._number, value), *self._after)
+        return Options.encoded(items, self._mask, self._heads[len(value)] + value + self._tail)
 
 
 class Source(Protocol):
