@@ -16,7 +16,7 @@ from typing import Callable, Optional, Union
 
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK2, ETAG, SIZE2
-from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, BlockOptions, ClientSink, decode_block
+from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, BlockOptions, ClientSink
 from minicoap.core.exchange import Answer, Exchange
 from minicoap.core.flight import Flight
 from minicoap.core.request import Response
@@ -123,19 +123,25 @@ class Download:
 
     def _received(self, offset: int, message: Message, now: float) -> None:
         options = message.options
-        block = _block(options)
+        value = options.uint(BLOCK2)
         if message.code >> 5 != 2:
             self._not_to_be_had(offset, Response(message.code, message.payload, options=options), now)
             return
-        if block is None:
+        if value is None:
             self._whole_received(Response(message.code, message.payload, options=options), now)
             return
-        if block.offset != offset:
-            raise BodyError(f"asked for the block at {offset}, got the one at {block.offset}")
+        szx = value & 7
+        more = value & 8
+        size = 16 << szx
+        at = value >> 4 << (szx + 4)
         payload = message.payload
         length = len(payload)
-        if length > block.size or (block.more and length != block.size):
-            raise BodyError(f"a block of {block.size} bytes came with {length}")
+        if szx > MAX_SZX:
+            raise BodyError("block size exponent 7 is reserved")
+        if at != offset:
+            raise BodyError(f"asked for the block at {offset}, got the one at {at}")
+        if length > size or (more and length != size):
+            raise BodyError(f"a block of {size} bytes came with {length}")
         if not self._has_begun:
             if not self._begins(message, now):
                 return
@@ -143,10 +149,10 @@ class Download:
             raise BodyError("the body has changed while it was fetched (its ETag is another)")  # §2.4
         if self._is_done:  # by the sink
             return
-        if block.szx != self.szx and not self._follows(block, offset, now):
+        if szx != self.szx and not self._follows(szx, offset, now):
             return
         end = offset + length
-        if not block.more:
+        if not more:
             self._ends(end, now)
         elif self._end is not None and end >= self._end:
             raise BodyError("there are blocks beyond the last one")
@@ -194,17 +200,17 @@ class Download:
         self.edge = self._next = 0
         self._fill(now)
 
-    def _follows(self, block: Block, offset: int, now: float) -> bool:
+    def _follows(self, szx: int, offset: int, now: float) -> bool:
         """The server's blocks are smaller than was asked for: ask for such from here on (§2.4). False to drop this."""
-        if block.szx > self.szx:
-            raise BodyError(f"the server sends blocks of {block.size} bytes where {16 << self.szx} were asked for")
-        self.szx = block.szx
+        if szx > self.szx:
+            raise BodyError(f"the server sends blocks of {16 << szx} bytes where {16 << self.szx} were asked for")
+        self.szx = szx
         # What else is under way would be answered by parts of what was asked for.
         self._cancel(now)
         self._early.clear()
         self._next = self.edge
         if offset == self.edge:
-            self._next += block.size
+            self._next += 16 << szx
             return True
         self._fill(now)
         return False
@@ -318,13 +324,3 @@ def user_failed(error: Exception) -> UsageError:
     told = UsageError(f"what was passed to take the body, or to be told of it, failed: {error!r}")
     told.__cause__ = error
     return told
-
-
-def _block(options: Options) -> Optional[Block]:
-    value = options.uint(BLOCK2)
-    if value is None:
-        return None
-    block = decode_block(value)
-    if block is None:
-        raise BodyError("block size exponent 7 is reserved")
-    return block

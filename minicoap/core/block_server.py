@@ -53,15 +53,21 @@ class Upload:
 class Kept:
     """A long response of which further blocks may be asked for."""
 
-    __slots__ = ("held", "options", "response", "size", "source", "touched")
+    __slots__ = ("etag", "held", "options", "response", "size", "source", "touched")
 
     def __init__(self, response: Response, source: Source, now: float) -> None:
         self.response = response
         self.source = source
         self.size = source.size
+        self.etag = source.etag
         self.options = BlockOptions(_named(response, source), BLOCK2)
         self.touched = now
         self.held = self.size if isinstance(response.payload, bytes) else 0
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the source still has the body that the first block was of."""
+        return self.source.etag == self.etag and self.source.size == self.size
 
     def block(self, block: Block) -> Response:
         """Return the block that is asked for, which is not beyond the end."""
@@ -104,7 +110,7 @@ class BlockServer:
         if block2.number:
             key = _key(request)
             kept = self._kept.get(key) or self._kept.get((_SHARED, *key[1:]))
-            if kept is not None:
+            if kept is not None and kept.is_current:
                 kept.touched = request.now
                 if mask & 1 << SIZE2 or block2.offset >= kept.size:
                     return self._slice(request, kept.response, kept.source, block2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minicoap.codec import codes
-from minicoap.codec.options import BLOCK1, BLOCK2, SIZE1
+from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1
 from minicoap.core.parameters import Limits
 from minicoap.core.request import Request, Response
 from minicoap.core.resource import Resource, Site
@@ -122,3 +122,23 @@ def test_only_one_may_have_the_bodies_of_put() -> None:
     disk = Disk()
     with pytest.raises(UsageError):
         Resource("/body", write_block=disk.write, put=lambda _: Response())
+
+
+def test_source_that_changes_under_way_is_served_under_its_new_name() -> None:
+    class Changing:
+        etag, body = b"one", BODY
+
+        @property
+        def size(self) -> int:
+            return len(self.body)
+
+        def read_at(self, offset: int, length: int) -> bytes:
+            return self.body[offset : offset + length]
+
+    source = Changing()
+    solo = Solo(Site(Resource("/page", get=lambda _: Response(payload=source))))
+    assert asked(solo, 0, 4).options.get(ETAG) == b"one"
+    assert asked(solo, 1, 4).options.get(ETAG) == b"one"
+    source.etag, source.body = b"two", BODY[::-1]
+    answer = asked(solo, 2, 4)
+    assert (answer.options.get(ETAG), answer.payload) == (b"two", BODY[::-1][512:768])
