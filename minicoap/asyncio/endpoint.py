@@ -12,14 +12,13 @@ from typing import Any, Callable, Optional, Union, cast
 
 from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.files import FileSink, FileSource
-from minicoap.asyncio.partfile import PartFile
+from minicoap.asyncio.files import FileSource
+from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
 from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec import codes
 from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
-from minicoap.core.block_client import Transfer
-from minicoap.core.body import ClientSink, Digest, HashingSink, Source, TransferState
+from minicoap.core.body import ClientSink, Digest, Source, TransferState
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
@@ -31,14 +30,10 @@ from minicoap.errors import (
     OptionError,
     PathError,
     RequestTimeout,
-    StorageError,
     UsageError,
 )
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[TransferState, Optional[int]], None]
-"""Told how far a transfer is, and how many bytes it has in all where that is known."""
 
 
 class Endpoint:
@@ -171,63 +166,12 @@ class Endpoint:
         The response returned has no payload, unless it is a 4.xx or 5.xx. Raises StorageError for an OSError of a file
         or sink, UsageError for anything else that a sink or `progress` raised but BodyError; see `request` as well.
         """
-        if not isinstance(sink, (str, os.PathLike)):
-            state = TransferState(uri) if resume is None else resume
-            if state.uri != uri:
-                raise UsageError(f"this is the state of a download of {state.uri}, not of {uri}")
-            return await self._download(sink, state, restart, window, progress, digest, arguments)
-        if resume is not None:
-            raise UsageError("the state of a file's download is beside the file; resume is for sinks")
-        name = os.fspath(sink)
-        if os.path.exists(name) and not os.path.isfile(name):  # a device or pipe: nothing to be renamed over
-            with FileSink(name) as device:
-                return await self._download(device, TransferState(uri), restart, window, progress, digest, arguments)
-        with PartFile(name, uri, digest) as part:
-
-            def moved_on(state: TransferState, size: Optional[int]) -> None:
-                part.moved_on(state)
-                if progress is not None:
-                    progress(state, size)
-
-            response = await self._download(part, part.state, restart, window, moved_on, digest, arguments)
-            if response.is_success:
-                try:
-                    part.finish()
-                except OSError as error:
-                    raise StorageError(f"cannot give {name} its name", error) from error
-            return response
-
-    async def _download(
-        self,
-        sink: ClientSink,
-        state: TransferState,
-        restart: bool,
-        window: int,
-        progress: Optional[Progress],
-        digest: Optional[Digest],
-        arguments: dict[str, Any],
-    ) -> Response:
-        uri = state.uri
-
-        def moved_on(transfer: Transfer) -> None:
-            if progress is not None:
-                moved = TransferState(uri, transfer.etag, transfer.received, transfer.szx)
-                progress(moved, transfer.received_size)
-
-        offset = state.resume_at
-        return await self._request(
-            codes.GET,
-            uri,
-            b"",
-            sink=sink if digest is None else HashingSink(sink, digest),
-            offset=offset,
-            etag=state.etag if offset else None,
-            restart=restart,
-            szx=arguments.pop("szx", state.szx if offset else None),
-            window=window,
-            progress=moved_on if progress is not None else None,
-            **arguments,
-        )
+        options = DownloadOptions(restart, window, progress, digest, arguments)
+        if isinstance(sink, (str, os.PathLike)):
+            if resume is not None:
+                raise UsageError("the state of a file's download is beside the file; resume is for sinks")
+            return await download_file(self._request, uri, os.fspath(sink), options)
+        return await download(self._request, uri, sink, TransferState(uri) if resume is None else resume, options)
 
     async def upload(
         self,
@@ -246,18 +190,11 @@ class Endpoint:
         apart by a Request-Tag (RFC 9175); with `tagged` it is sent always, for other clients at the same address. See
         `request` for the rest.
         """
-        if isinstance(source, (str, os.PathLike)):
-            with FileSource(os.fspath(source)) as file:
-                return await self.upload(uri, file, code=code, progress=progress, tagged=tagged, **arguments)
-
-        def moved_on(transfer: Transfer) -> None:
-            # Once the response has begun, it is that which moves on.
-            if progress is not None and transfer.sent and not transfer.received:
-                progress(TransferState(uri, None, transfer.sent), transfer.sent_size)
-
-        return await self._request(
-            code, uri, source, progress=moved_on if progress is not None else None, tagged=tagged, **arguments
-        )
+        arguments = {"code": code, "tagged": tagged, **arguments}
+        if not isinstance(source, (str, os.PathLike)):
+            return await upload(self._request, uri, source, progress, arguments)
+        with FileSource(os.fspath(source)) as file:
+            return await upload(self._request, uri, file, progress, arguments)
 
     async def observe(
         self,

@@ -16,9 +16,10 @@ from minicoap.core.block_server import BlockServer
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
+from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Outgoing, Reliability
+from minicoap.core.reliability import Reliability
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
 from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
@@ -103,7 +104,8 @@ class Exchanges:
         self._peers = peers
         self._timers = timers
         self._entropy = entropy
-        self._parameters = parameters
+        self._lifetime = parameters.exchange_lifetime
+        self._patience = parameters.max_transmit_wait
         self.reliability: Reliability  # set by the endpoint: the two know each other
 
     # Client
@@ -171,8 +173,7 @@ class Exchanges:
         if exchange.timer is not None:
             exchange.timer.cancel()
         if timeout is None:
-            parameters = self._parameters
-            timeout = parameters.exchange_lifetime if confirmable else parameters.max_transmit_wait
+            timeout = self._lifetime if confirmable else self._patience
             exchange.timer = self._timers.after(timeout, now, exchange.timed_out)
         else:
             exchange.timer = self._timers.at(now + timeout, exchange.timed_out)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from minicoap.core.congestion import CongestionWindow
 
 if TYPE_CHECKING:
-    from minicoap.core.reliability import Outgoing
+    from minicoap.core.outgoing import Outgoing
 
 
 class Flight:

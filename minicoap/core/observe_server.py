@@ -19,9 +19,10 @@ from typing import Callable, Optional, Union
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, MAX_AGE, OBSERVE, encode_uint
+from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Outgoing, Reliability
+from minicoap.core.reliability import Reliability
 from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.core.timers import Timer, Timers

@@ -13,7 +13,7 @@ from minicoap.core.timers import Timer, Timers
 if TYPE_CHECKING:
     from minicoap.core.exchange import Exchange
     from minicoap.core.observe_server import Observer
-    from minicoap.core.reliability import Outgoing
+    from minicoap.core.outgoing import Outgoing
 
 _OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
 

@@ -9,7 +9,7 @@ answer follows as a message of its own (§5.2).
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, Optional, Protocol, Union
+from typing import Optional, Protocol, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, NON, RST, VERSION_BITS, Message, Options, encode
@@ -17,15 +17,13 @@ from minicoap.codec.options import BLOCK1, BLOCK2, IF_MATCH, IF_NONE_MATCH, OBSE
 from minicoap.core.deduplication import Deduplication
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
+from minicoap.core.outgoing import Notification, Outcome, Outgoing, Pending
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
 from minicoap.core.rto import RoundTrips
-from minicoap.core.timers import Timer, Timers
+from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
-
-Outcome = Callable[[Optional[CoapError], float], None]
-"""Told once how a confirmable message fared: None for acknowledged, else the error; and the time."""
 
 _LONGEST_REPAIR = 4  # round trips between two repetitions of a message while others of its flight come through
 _OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers are pending
@@ -37,21 +35,7 @@ _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
 _BLOCK2 = 1 << BLOCK2
 _ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
 
-
 _NON_INTERVAL = 3.0  # seconds from one non-confirmable notification to a peer to the next (RFC 7641 §4.5.1)
-
-
-class Notification(Protocol):
-    """What the message layer asks of whoever sends a notification (RFC 7641)."""
-
-    def outcome(self, error: Optional[CoapError], now: float) -> None:
-        """Told once: None for acknowledged, or not rejected in time if non-confirmable; else the error."""
-
-    def renew(self, now: float) -> tuple[bool, Optional[Response]]:
-        """Return what to send instead of repeating an unacknowledged one (RFC 7641 §4.5.2).
-
-        True and another state, or False and the same one with a current sequence number (§4.4), or None: as it was.
-        """
 
 
 class Above(Protocol):
@@ -68,75 +52,6 @@ class Above(Protocol):
 
     def room_made(self, peer: Peer) -> None:
         """Learn that notifications owed to `peer` may find room now."""
-
-
-class Outgoing:
-    """A confirmable message until it is acknowledged, rejected or given up; or a notification.
-
-    `sent_at` is when it was sent last, `overtaken` whether one of its flight that was sent later has been acknowledged,
-    `probes` whether its timer asks first if it is the last of its flight (see `minicoap.core.flight`).
-    """
-
-    __slots__ = (
-        "begun_at", "data", "flight", "message_id", "notification", "on_outcome", "overtaken", "peer", "probes",
-        "reliability", "retransmissions", "sent_at", "timeout", "timer", "token",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        reliability: Reliability,
-        peer: Peer,
-        message_id: int,
-        token: bytes,
-        data: bytes,
-        on_outcome: Outcome,
-        flight: Optional[Flight] = None,
-    ) -> None:
-        self.reliability = reliability
-        self.peer = peer
-        self.message_id = message_id
-        self.token = token
-        self.data = data
-        self.on_outcome = on_outcome
-        self.notification: Optional[Notification] = None
-        self.flight = flight
-        self.retransmissions = 0
-        self.begun_at = self.sent_at = 0.0
-        self.overtaken = self.probes = False
-        self.timeout = 0.0
-        self.timer: Optional[Timer] = None
-
-    def timed_out(self, now: float) -> None:
-        """No acknowledgement has come in time: repeat the message, or give up."""
-        self.reliability.outgoing_timed_out(self, now)
-
-    def waited(self, now: float) -> None:
-        """No reset has come in the time until the next non-confirmable notification."""
-        self.reliability.unconfirmed_ended(self, None, now)
-
-
-class Pending:
-    """A request whose answer is not there yet."""
-
-    __slots__ = ("acknowledged", "key", "message", "path", "reliability", "remembers", "timer")
-
-    def __init__(self, reliability: Reliability, message: Message, path: Path, key: int, remembers: bool) -> None:
-        self.reliability = reliability
-        self.message = message
-        self.path = path
-        self.key = key
-        self.remembers = remembers
-        self.acknowledged = False
-        self.timer: Optional[Timer] = None
-
-    def acknowledge(self, now: float) -> None:
-        """Send the empty acknowledgement: the answer will be late (§5.2.2)."""
-        self.acknowledged = True
-        self.reliability.send_empty(ACK, self.message.message_id, self.path)
-
-    def answered(self, request: Request, response: Response, now: float) -> None:
-        """Send the answer."""
-        self.reliability.pending_answered(self, request, response, now)
 
 
 class Reliability:
