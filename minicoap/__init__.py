@@ -31,12 +31,14 @@ Such a resource can be observed: it is shown whenever it changes::
             async for response in endpoint.observe("coap://127.0.0.1:5683/time"):
                 print(response.text)
 
-`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `request`, `download` and `ping` are
+`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `request`, `download`, `upload` and `ping` are
 coroutines, `observe` is an asynchronous iterator of the states of a resource, of which a slow reader gets the latest;
 leaving it tells the server. `changed` has a handler run again for all who observe. A handler is a plain function from
 `Request` to `Response`, or to a `Deferred` that is resolved later, or a coroutine function. Bodies of any size travel
 block by block: as bytes, or from a `Source` and into a `Sink` (a server's) or `ClientSink`, such as `FileSource` and
-`FileSink`. Codes, options and content formats are numbers with names in the modules `codes`, `options` and
+`FileSink`. `download` writes a file or a sink, with several blocks under way if told so; it goes on where an earlier
+one was broken off, by a `TransferState` that can be stored, and feeds a `hashlib` digest on the way (`HashingSink`
+elsewhere). Codes, options and content formats are numbers with names in the modules `codes`, `options` and
 `contentformats`. Responses of class 4.xx and 5.xx are responses; what is raised is a `CoapError`: `UsageError`,
 `PeerError`, `NetworkError` or `StorageError`.
 
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
     from minicoap.codec.linkformat import Link, format_links, parse_links
     from minicoap.codec.message import Message, Options, decode, encode
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
-    from minicoap.core.body import BytesSource, ClientSink, Sink, Source
+    from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.machine import DatagramMachine
     from minicoap.core.observe_client import Observation
@@ -104,8 +106,10 @@ _PLACES = {
     "parse_uri": "codec.uri",
     "BytesSource": "core.body",
     "ClientSink": "core.body",
+    "HashingSink": "core.body",
     "Sink": "core.body",
     "Source": "core.body",
+    "TransferState": "core.body",
     "EndpointCore": "core.endpoint",
     "DatagramMachine": "core.machine",
     "Observation": "core.observe_client",
@@ -141,6 +145,7 @@ __all__ = [
     "EndpointCore",
     "FileSink",
     "FileSource",
+    "HashingSink",
     "Limits",
     "Link",
     "Message",
@@ -161,6 +166,7 @@ __all__ = [
     "Source",
     "StorageError",
     "SystemEntropy",
+    "TransferState",
     "TransmissionParameters",
     "UdpShell",
     "UsageError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncGenerator, Iterable
 from inspect import iscoroutinefunction
@@ -11,18 +12,26 @@ from typing import Any, Callable, Optional, Union, cast
 
 from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.files import FileSink
+from minicoap.asyncio.files import FileSource
+from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
 from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec import codes
 from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
-from minicoap.core.body import ClientSink, Source
+from minicoap.core.body import ClientSink, Digest, Source, TransferState
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
-from minicoap.errors import CoapError, NetworkError, OptionError, PathError, RequestTimeout, UsageError
+from minicoap.errors import (
+    CoapError,
+    NetworkError,
+    OptionError,
+    PathError,
+    RequestTimeout,
+    UsageError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -130,17 +139,62 @@ class Endpoint:
         """FETCH from `uri` what `payload` describes (RFC 8132 §2); see `request` for the arguments."""
         return await self.request(codes.FETCH, uri, payload, **arguments)
 
-    async def download(self, uri: str, sink: Union[ClientSink, str], *, offset: int = 0, **arguments: Any) -> Response:
-        """GET `uri` into `sink`, or into the file of that name, holding a block of it in memory at a time.
+    async def download(
+        self,
+        uri: str,
+        sink: Union[ClientSink, str, os.PathLike[str]],
+        *,
+        resume: Optional[TransferState] = None,
+        restart: bool = False,
+        window: int = 1,
+        progress: Optional[Progress] = None,
+        digest: Optional[Digest] = None,
+        **arguments: Any,
+    ) -> Response:
+        """GET `uri` into a file of that name, or into `sink`, in memory that does not depend on its size.
 
-        With `offset`, a multiple of 1024 bytes, what comes before it is taken to be there already and is not asked for;
-        a sink can compare the ETag in its `begin`. The response returned has no payload, unless it is a 4.xx or 5.xx.
-        See `request` for the other arguments.
+        A file grows as NAME.part, with its state beside it, and gets its name when it is whole. What an earlier
+        download of the same URI left there is gone on with by itself. A sink's caller does so by `resume`, a state that
+        `progress` was told. If the server has another body by now (another ETag), that is a BodyError, or with
+        `restart` all is fetched anew; a state without ETag is of no use to a file, and believed for a sink.
+
+        `window` is how many blocks may be under way at once. More than one is more than CoAP's NSTART allows, so
+        congestion control decides how many of them are used (`minicoap.core.congestion`); 16 suits most links.
+        `progress(state, size)` is called as blocks arrive. `digest`, one that `hashlib` makes, is fed the body in
+        order; what a file has already is read for it, for a sink the caller feeds it up to `resume.resume_at`.
+
+        The response returned has no payload, unless it is a 4.xx or 5.xx. Raises StorageError for an OSError of a file
+        or sink, UsageError for anything else that a sink or `progress` raised but BodyError; see `request` as well.
         """
-        if not isinstance(sink, str):
-            return await self.request(codes.GET, uri, sink=sink, offset=offset, **arguments)
-        with FileSink(sink, offset=offset) as file_sink:
-            return await self.request(codes.GET, uri, sink=file_sink, offset=offset, **arguments)
+        options = DownloadOptions(restart, window, progress, digest, arguments)
+        if isinstance(sink, (str, os.PathLike)):
+            if resume is not None:
+                raise UsageError("the state of a file's download is beside the file; resume is for sinks")
+            return await download_file(self._request, uri, os.fspath(sink), options)
+        return await download(self._request, uri, sink, TransferState(uri) if resume is None else resume, options)
+
+    async def upload(
+        self,
+        uri: str,
+        source: Union[bytes, Source, str, os.PathLike[str]],
+        *,
+        code: int = codes.PUT,
+        progress: Optional[Progress] = None,
+        tagged: bool = False,
+        **arguments: Any,
+    ) -> Response:
+        """PUT a file of that name, or bytes, or a `Source` to `uri`, or send it by another method `code`.
+
+        One block is under way at a time, and one that was broken off can only be begun anew: RFC 7959 has no more for
+        uploads. `progress(state, size)` is called as blocks are taken. Two uploads to one resource at once are told
+        apart by a Request-Tag (RFC 9175); with `tagged` it is sent always, for other clients at the same address. See
+        `request` for the rest.
+        """
+        arguments = {"code": code, "tagged": tagged, **arguments}
+        if not isinstance(source, (str, os.PathLike)):
+            return await upload(self._request, uri, source, progress, arguments)
+        with FileSource(os.fspath(source)) as file:
+            return await upload(self._request, uri, file, progress, arguments)
 
     async def observe(
         self,
@@ -245,16 +299,40 @@ class Endpoint:
         confirmable: bool = True,
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
-        offset: int = 0,
+        szx: Optional[int] = None,
+        window: int = 1,
     ) -> Response:
         """Send a request with the method `code` and return its response.
 
         `payload` is bytes or a `Source` of any size; what is longer than 1024 bytes travels block by block, both ways.
         `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
         are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
-        `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` and `offset` are as
-        in `download`.
+        `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` takes the body of a
+        success. `szx` asks for blocks of at most 16 << szx bytes. `window` is as in `download`.
         """
+        return await self._request(
+            code,
+            uri,
+            payload,
+            content_format=content_format,
+            accept=accept,
+            options=options,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            szx=szx,
+            window=window,
+        )
+
+    async def _request(
+        self,
+        code: int,
+        uri: str,
+        payload: Union[bytes, Source],
+        *,
+        options: Iterable[tuple[int, bytes]] = (),
+        **arguments: Any,
+    ) -> Response:
         target = _parse(uri)
         items = list(options)
         if not is_ip_literal(target.host):
@@ -271,13 +349,8 @@ class Endpoint:
                 uri_path=target.path,
                 query=target.query,
                 payload=payload,
-                content_format=content_format,
-                accept=accept,
                 options=items,
-                confirmable=confirmable,
-                timeout=timeout,
-                sink=sink,
-                offset=offset,
+                **arguments,
             ).cancel
 
         return cast(Response, await self._outcome(target, shell, begin))

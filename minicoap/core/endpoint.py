@@ -12,9 +12,9 @@ from typing import Callable, Optional, Union
 from minicoap.codec import codes
 from minicoap.codec.message import Options, decode
 from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint
-from minicoap.core.block_client import Transfer
+from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.block_server import BlockServer
-from minicoap.core.body import ClientSink, Source
+from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Exchanges
 from minicoap.core.observe_client import Observation, Observations
@@ -124,17 +124,33 @@ class EndpointCore:
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
         offset: int = 0,
-        szx: int = 6,
+        etag: Optional[bytes] = None,
+        restart: bool = False,
+        szx: Optional[int] = None,
+        window: int = 1,
+        tagged: bool = False,
+        progress: Optional[Callable[[Transfer], None]] = None,
     ) -> Transfer:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
 
         `done` is called once, never from inside this call: with the response, whatever its code, or with the error
         that ended the exchange. `timeout` is the most that a single exchange may take, in seconds. With `sink` the body
-        of a successful response goes there, beginning at `offset` bytes (a multiple of the block size, 16 << szx), and
-        the response that `done` gets has no payload. Raises UsageError for arguments that cannot work, NetworkError if
-        the endpoint has no room for another request, StorageError if `payload` cannot be read.
+        of a successful response goes there, and the response that `done` gets has no payload.
+
+        A download that was broken off goes on at `offset` bytes, a multiple of the block size, 16 << `szx`. If its ETag
+        is not `etag` then, or the body has become shorter, it ends in a BodyError or a 4.xx, or with `restart` begins
+        anew at 0. `szx` is the largest block to be used (None: what the server likes). `window` is how many blocks of a
+        GET's response may be asked for at once; how many are is decided by congestion control
+        (`minicoap.core.congestion`). A request body in blocks carries a Request-Tag if another one is under way to the
+        same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+
+        Raises UsageError for arguments that cannot work, NetworkError if the endpoint has no room for another request,
+        StorageError if `payload` cannot be read.
         """
         items = _request_options(uri_path, query, content_format, accept, options)
+        largest = self._limits.block_szx
+        if largest < MAX_SZX and (szx is None or szx > largest):
+            szx = largest
         transfer = Transfer(
             self._exchanges,
             path,
@@ -142,11 +158,9 @@ class EndpointCore:
             items,
             payload,
             done,
+            BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress),
             confirmable=confirmable,
             timeout=timeout,
-            sink=sink,
-            offset=offset,
-            szx=szx,
             assembled_limit=self._limits.assembled_body,
         )
         transfer.start(now)
@@ -212,12 +226,13 @@ class EndpointCore:
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how many peers, answers, open bodies, observers, observations of ours and timers are kept."""
+        """Return how many peers, answers, open bodies, Request-Tags, observers, observations and timers are kept."""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending,
             "bodies": len(self._blocks),
+            "tags": len(self._exchanges.request_tags),
             "observers": len(self._exchanges.observers),
             "observations": len(self._observations),
             "timers": len(self._timers),

@@ -13,13 +13,15 @@ from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, OBSERVE, PROXY_SCHEME, PROXY_URI, option_name
 from minicoap.core.block_server import BlockServer
-from minicoap.core.body import MAX_SZX
 from minicoap.core.entropy import Entropy
+from minicoap.core.flight import Flight
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
+from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Outgoing, Reliability
+from minicoap.core.reliability import Reliability
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
+from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, RequestTimeout
@@ -31,7 +33,6 @@ _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomnes
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
 _OBSERVE = 1 << OBSERVE
-_PLAIN_LIMIT = 16 << MAX_SZX  # the longest payload that needs no block-wise transfer
 
 
 class Exchange:
@@ -96,12 +97,15 @@ class Exchanges:
         limits: Limits,
     ) -> None:
         self.observers = Observers(site, peers, timers, limits, self.run, self.fitted, blocks.forget)
+        self.request_tags = RequestTags()
+        self._plain_limit = 16 << limits.block_szx  # the longest payload that needs no block-wise transfer
         self._site = site
         self._blocks = blocks
         self._peers = peers
         self._timers = timers
         self._entropy = entropy
-        self._parameters = parameters
+        self._lifetime = parameters.exchange_lifetime
+        self._patience = parameters.max_transmit_wait
         self.reliability: Reliability  # set by the endpoint: the two know each other
 
     # Client
@@ -117,15 +121,19 @@ class Exchanges:
         timeout: Optional[float],
         on_answer: Callable[[Answer, float], None],
         now: float,
+        flight: Optional[Flight] = None,
     ) -> Union[Exchange, NetworkError]:
         """Send a request; `on_answer` is called once, never from inside this call, unless an error is returned.
 
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
+        One of a `flight` does not wait for NSTART (see `Reliability.send`).
         """
         exchange = self.prepare(Exchange, path, on_answer, now)
         if isinstance(exchange, NetworkError):
             return exchange
-        error = self.send(exchange, code, options, payload, confirmable=confirmable, timeout=timeout, now=now)
+        error = self.send(
+            exchange, code, options, payload, confirmable=confirmable, timeout=timeout, now=now, flight=flight
+        )
         return exchange if error is None else error
 
     def prepare(
@@ -150,12 +158,13 @@ class Exchanges:
         confirmable: bool,
         timeout: Optional[float],
         now: float,
+        flight: Optional[Flight] = None,
     ) -> Optional[NetworkError]:
         """Send the request of an exchange, or with the token of one that is open another; see `request`."""
         peer = exchange.peer
         token = exchange.token
         if confirmable:
-            exchange.outgoing = self.reliability.send(peer, code, token, options, payload, now, exchange.sent)
+            exchange.outgoing = self.reliability.send(peer, code, token, options, payload, now, exchange.sent, flight)
             if exchange.outgoing is None:
                 return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
         else:
@@ -164,8 +173,7 @@ class Exchanges:
         if exchange.timer is not None:
             exchange.timer.cancel()
         if timeout is None:
-            parameters = self._parameters
-            timeout = parameters.exchange_lifetime if confirmable else parameters.max_transmit_wait
+            timeout = self._lifetime if confirmable else self._patience
             exchange.timer = self._timers.after(timeout, now, exchange.timed_out)
         else:
             exchange.timer = self._timers.at(now + timeout, exchange.timed_out)
@@ -251,7 +259,7 @@ class Exchanges:
 
     def _fit(self, request: Request, response: Response) -> Response:
         payload = response.payload
-        if isinstance(payload, bytes) and len(payload) <= _PLAIN_LIMIT and not request.options.mask & _BLOCKS:
+        if isinstance(payload, bytes) and len(payload) <= self._plain_limit and not request.options.mask & _BLOCKS:
             return response
         return self._blocks.respond(request, response)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Optional
 from minicoap.codec import codes
 from minicoap.codec.message import Options
 from minicoap.codec.options import ETAG, MAX_AGE, OBSERVE, encode_uint
+from minicoap.core.outgoing import Outgoing
 from minicoap.core.peer import Peer
-from minicoap.core.reliability import Outgoing
 from minicoap.core.request import Path, Request, Response
 from minicoap.core.resource import Resource
 from minicoap.core.timers import Timer

@@ -8,7 +8,12 @@ from minicoap.errors import UsageError
 
 
 class TransmissionParameters(NamedTuple):
-    """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s."""
+    """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s.
+
+    With `adaptive_timeout` the time to wait for an acknowledgement does not follow ACK_TIMEOUT but what round trips to
+    that peer have been measured to take (`minicoap.core.rto`), and is never below 1 s: for paths that are slower than
+    ACK_TIMEOUT expects, or known to be faster. Transfers with a window do so anyway.
+    """
 
     ack_timeout: float = 2.0
     ack_random_factor: float = 1.5
@@ -17,6 +22,7 @@ class TransmissionParameters(NamedTuple):
     default_leisure: float = 5.0
     probing_rate: float = 1.0
     max_latency: float = 100.0
+    adaptive_timeout: bool = False
 
     @property
     def max_transmit_span(self) -> float:
@@ -64,6 +70,7 @@ class Limits(NamedTuple):
     open_body_bytes: int = 16 * 1024 * 1024  # what those bodies hold in memory together; the same answer
     body_grace: float = 30.0  # seconds after which a quiet body may be given up for a new one
     assembled_body: int = 16 * 1024 * 1024  # bytes of a response body that the client keeps in memory; then BodyError
+    block_szx: int = 6  # the largest block that is asked for, sent or taken without asking for smaller: 16 << szx bytes
     observers: int = 32_768  # further ones get a plain answer (RFC 7641 §4.1); fewer than peers, whom they keep busy
     observers_per_peer: int = 1024  # the same
     piggyback_delay: float = 1.0  # seconds a deferred answer may take and still travel in the acknowledgement

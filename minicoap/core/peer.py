@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Optional
 
 from minicoap.core.entropy import Entropy
 from minicoap.core.request import Path
+from minicoap.core.rto import RoundTrips
 from minicoap.core.timers import Timer, Timers
 
 if TYPE_CHECKING:
     from minicoap.core.exchange import Exchange
     from minicoap.core.observer import Observer
-    from minicoap.core.reliability import Outgoing
+    from minicoap.core.outgoing import Outgoing
 
 _OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
 
@@ -21,14 +22,15 @@ class Peer:
     """One party.
 
     `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
-    messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token,
-    `observers` its entries in our lists, `owed` those of them that wait for room, `unconfirmed` the non-confirmable
+    messages by message ID, `in_flights` how many of them belong to a transfer with a window, `waiting` those that
+    NSTART holds back, `exchanges` our open requests to it by token. `round_trips` is there if they are measured.
+    `observers` are its entries in our lists, `owed` those of them that wait for room, `unconfirmed` the non-confirmable
     notification that may still be rejected.
     """
 
     __slots__ = (
-        "_message_id", "exchanges", "index", "observers", "outstanding", "owed", "path", "touched", "unconfirmed",
-        "waiting",
+        "_message_id", "exchanges", "in_flights", "index", "observers", "outstanding", "owed", "path", "round_trips",
+        "touched", "unconfirmed", "waiting",
     )  # fmt: skip
 
     def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
@@ -37,6 +39,8 @@ class Peer:
         self.touched = now
         self._message_id = message_id
         self.outstanding: dict[int, Outgoing] = {}
+        self.in_flights = 0
+        self.round_trips: Optional[RoundTrips] = None
         self.waiting: Optional[deque[Outgoing]] = None
         self.exchanges: dict[bytes, Exchange] = {}
         self.observers: Optional[list[Observer]] = None

@@ -9,44 +9,33 @@ answer follows as a message of its own (§5.2).
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, Optional, Protocol, Union
+from typing import Optional, Protocol, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, NON, RST, VERSION_BITS, Message, Options, encode
-from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH, OBSERVE
+from minicoap.codec.options import BLOCK1, BLOCK2, IF_MATCH, IF_NONE_MATCH, OBSERVE
 from minicoap.core.deduplication import Deduplication
 from minicoap.core.entropy import Entropy
+from minicoap.core.flight import Flight
+from minicoap.core.outgoing import Notification, Outcome, Outgoing, Pending
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
-from minicoap.core.timers import Timer, Timers
+from minicoap.core.rto import RoundTrips
+from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
 
-Outcome = Callable[[Optional[CoapError], float], None]
-"""Told once how a confirmable message fared: None for acknowledged, else the error; and the time."""
-
+_LONGEST_REPAIR = 4  # round trips between two repetitions of a message while others of its flight come through
 _OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers are pending
 
 # §4.5: repeating these must not carry them out again. PUT and DELETE are idempotent unless they carry a condition; the
-# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method.
+# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method. A long response is
+# let go when its last block has been fetched, so that block is repeated too, unless a GET makes it again.
 _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
+_BLOCK2 = 1 << BLOCK2
 _ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
 
-
 _NON_INTERVAL = 3.0  # seconds from one non-confirmable notification to a peer to the next (RFC 7641 §4.5.1)
-
-
-class Notification(Protocol):
-    """What the message layer asks of whoever sends a notification (RFC 7641)."""
-
-    def outcome(self, error: Optional[CoapError], now: float) -> None:
-        """Told once: None for acknowledged, or not rejected in time if non-confirmable; else the error."""
-
-    def renew(self, now: float) -> tuple[bool, Optional[Response]]:
-        """Return what to send instead of repeating an unacknowledged one (RFC 7641 §4.5.2).
-
-        True and another state, or False and the same one with a current sequence number (§4.4), or None: as it was.
-        """
 
 
 class Above(Protocol):
@@ -63,61 +52,6 @@ class Above(Protocol):
 
     def room_made(self, peer: Peer) -> None:
         """Learn that notifications owed to `peer` may find room now."""
-
-
-class Outgoing:
-    """A confirmable message until it is acknowledged, rejected or given up; or a notification."""
-
-    __slots__ = (
-        "data", "message_id", "notification", "on_outcome", "peer", "reliability", "retransmissions", "timeout",
-        "timer", "token",
-    )  # fmt: skip
-
-    def __init__(
-        self, reliability: Reliability, peer: Peer, message_id: int, token: bytes, data: bytes, on_outcome: Outcome
-    ) -> None:
-        self.reliability = reliability
-        self.peer = peer
-        self.message_id = message_id
-        self.token = token
-        self.data = data
-        self.on_outcome = on_outcome
-        self.notification: Optional[Notification] = None
-        self.retransmissions = 0
-        self.timeout = 0.0
-        self.timer: Optional[Timer] = None
-
-    def timed_out(self, now: float) -> None:
-        """No acknowledgement has come in time: repeat the message, or give up."""
-        self.reliability.outgoing_timed_out(self, now)
-
-    def waited(self, now: float) -> None:
-        """No reset has come in the time until the next non-confirmable notification."""
-        self.reliability.unconfirmed_ended(self, None, now)
-
-
-class Pending:
-    """A request whose answer is not there yet."""
-
-    __slots__ = ("acknowledged", "key", "message", "path", "reliability", "remembers", "timer")
-
-    def __init__(self, reliability: Reliability, message: Message, path: Path, key: int, remembers: bool) -> None:
-        self.reliability = reliability
-        self.message = message
-        self.path = path
-        self.key = key
-        self.remembers = remembers
-        self.acknowledged = False
-        self.timer: Optional[Timer] = None
-
-    def acknowledge(self, now: float) -> None:
-        """Send the empty acknowledgement: the answer will be late (§5.2.2)."""
-        self.acknowledged = True
-        self.reliability.send_empty(ACK, self.message.message_id, self.path)
-
-    def answered(self, request: Request, response: Response, now: float) -> None:
-        """Send the answer."""
-        self.reliability.pending_answered(self, request, response, now)
 
 
 class Reliability:
@@ -158,16 +92,29 @@ class Reliability:
     # Sending
 
     def send(
-        self, peer: Peer, code: int, token: bytes, options: Options, payload: bytes, now: float, on_outcome: Outcome
+        self,
+        peer: Peer,
+        code: int,
+        token: bytes,
+        options: Options,
+        payload: bytes,
+        now: float,
+        on_outcome: Outcome,
+        flight: Optional[Flight] = None,
     ) -> Optional[Outgoing]:
         """Send a confirmable message, at once or when NSTART allows (§4.7); None if its queue is full.
 
-        `on_outcome` is called once, never from inside this call.
+        `on_outcome` is called once, never from inside this call. A message of a `flight` goes at once: its congestion
+        window is heeded by whoever sends it, and NSTART goes on to hold for all others.
         """
         message_id = peer.next_message_id()
         data = encode(Message(CON, code, message_id, token, options, payload))
-        outgoing = Outgoing(self, peer, message_id, token, data, on_outcome)
-        if len(peer.outstanding) < self._parameters.nstart:
+        outgoing = Outgoing(self, peer, message_id, token, data, on_outcome, flight)
+        if flight is not None:
+            peer.in_flights += 1
+            self._transmit_first(outgoing, now)
+            return outgoing
+        if len(peer.outstanding) - peer.in_flights < self._parameters.nstart:
             self._transmit_first(outgoing, now)
             return outgoing
         if peer.waiting is None:
@@ -183,7 +130,8 @@ class Reliability:
 
     def has_room(self, peer: Peer) -> bool:
         """Whether a notification may be sent to `peer` now (RFC 7641 §4.5.1)."""
-        return peer.unconfirmed is None and not peer.waiting and len(peer.outstanding) < self._parameters.nstart
+        outstanding = len(peer.outstanding) - peer.in_flights
+        return peer.unconfirmed is None and not peer.waiting and outstanding < self._parameters.nstart
 
     def notify(
         self, peer: Peer, response: Response, token: bytes, confirmable: bool, now: float, notification: Notification
@@ -220,13 +168,12 @@ class Reliability:
 
     def withdraw(self, outgoing: Outgoing, now: float) -> None:
         """Stop repeating a message; its outcome is not told."""
+        outgoing.on_outcome = _ignore_outcome
         peer = outgoing.peer
         if peer.outstanding.get(outgoing.message_id) is outgoing:
             self._settle(outgoing, now)
         elif peer.waiting is not None and outgoing in peer.waiting:
             peer.waiting.remove(outgoing)
-        elif peer.unconfirmed is outgoing:
-            outgoing.on_outcome = _ignore_outcome
 
     def fail_all(self, peer: Peer, error: CoapError, now: float) -> None:
         """Give up every message to a peer that cannot be reached."""
@@ -242,30 +189,92 @@ class Reliability:
     def _transmit_first(self, outgoing: Outgoing, now: float) -> None:
         parameters = self._parameters
         outgoing.peer.outstanding[outgoing.message_id] = outgoing
+        round_trips = self._round_trips(outgoing)
+        timeout = parameters.ack_timeout if round_trips is None else round_trips.timeout
         # §4.2: the initial timeout is drawn from ACK_TIMEOUT to ACK_TIMEOUT * ACK_RANDOM_FACTOR, then doubled.
-        outgoing.timeout = self._entropy.uniform(
-            parameters.ack_timeout, parameters.ack_timeout * parameters.ack_random_factor
-        )
-        self._outbox.append((outgoing.data, outgoing.peer.path))
-        self._arm(outgoing, now)
+        outgoing.timeout = self._entropy.uniform(timeout, timeout * parameters.ack_random_factor)
+        outgoing.begun_at = now
+        delay = outgoing.timeout
+        if outgoing.flight is not None and round_trips is not None and round_trips.probe_after < delay:
+            outgoing.probes = True
+            delay = round_trips.probe_after
+        self._transmit(outgoing, delay, now)
 
-    def _arm(self, outgoing: Outgoing, now: float) -> None:
-        outgoing.timer = self._timers.at(now + outgoing.timeout, outgoing.timed_out)
+    def _transmit(self, outgoing: Outgoing, delay: float, now: float) -> None:
+        outgoing.sent_at = now
+        if outgoing.flight is not None:
+            outgoing.flight.sent(outgoing)
+        self._outbox.append((outgoing.data, outgoing.peer.path))
+        outgoing.timer = self._timers.at(now + delay, outgoing.timed_out)
+
+    def _round_trips(self, outgoing: Outgoing) -> Optional[RoundTrips]:
+        """Return what the timeouts of this message follow, if it is not the fixed ACK_TIMEOUT (§4.8.1)."""
+        if outgoing.flight is None and not self._parameters.adaptive_timeout:
+            return None
+        peer = outgoing.peer
+        if peer.round_trips is None:
+            peer.round_trips = RoundTrips(self._parameters.ack_timeout)
+        return peer.round_trips
 
     def outgoing_timed_out(self, outgoing: Outgoing, now: float) -> None:
-        """Repeat a message with twice the timeout, or give it up after MAX_RETRANSMIT times (§4.2)."""
-        if outgoing.retransmissions >= self._parameters.max_retransmit:
+        """Repeat a message with twice the timeout, or give it up (§4.2).
+
+        With the fixed timeout that is after MAX_RETRANSMIT times. A measured one may be shorter, and longer: then it is
+        given up when no repetition is left within MAX_TRANSMIT_SPAN, on which the lifetime of message IDs rests.
+        """
+        if outgoing.probes and not outgoing.overtaken:
+            self._probe(outgoing, now)
+            return
+        round_trips = self._round_trips(outgoing)
+        if round_trips is None:
+            is_last = outgoing.retransmissions >= self._parameters.max_retransmit
+        else:
+            is_last = now - outgoing.begun_at >= self._parameters.max_transmit_span
+            if not outgoing.overtaken:
+                round_trips.timed_out(now)
+        if outgoing.flight is not None:
+            outgoing.flight.timed_out(outgoing, now)
+        if is_last:
             self._settle(outgoing, now)
             outgoing.on_outcome(
                 RequestTimeout(f"no acknowledgement after {outgoing.retransmissions + 1} transmissions"), now
             )
             return
         outgoing.retransmissions += 1
-        outgoing.timeout *= 2
+        if not outgoing.overtaken:  # else the path works, and it is the window that gives way
+            outgoing.timeout *= 2
+        outgoing.overtaken = outgoing.probes = False
         if outgoing.notification is not None:
             self._renew(outgoing, outgoing.notification, now)
-        self._outbox.append((outgoing.data, outgoing.peer.path))
-        self._arm(outgoing, now)
+        self._transmit(outgoing, outgoing.timeout, now)
+
+    def _probe(self, outgoing: Outgoing, now: float) -> None:
+        """A message of a flight that nothing has overtaken: send it again if none was sent after it, else wait on."""
+        outgoing.probes = False
+        flight = outgoing.flight
+        assert flight is not None
+        if flight.newest is outgoing:
+            flight.window.lost(outgoing.sent_at, now)
+            outgoing.retransmissions += 1
+            self._transmit(outgoing, outgoing.timeout, now)
+        else:
+            outgoing.timer = self._timers.at(outgoing.sent_at + outgoing.timeout, outgoing.timed_out)
+
+    def _acknowledge(self, outgoing: Outgoing, now: float) -> None:
+        """Learn from the time that an acknowledgement took, and settle the message."""
+        round_trips = self._round_trips(outgoing)
+        if round_trips is not None:
+            if not outgoing.retransmissions:
+                round_trips.measured(now - outgoing.sent_at)
+            else:
+                round_trips.repeated(now - outgoing.sent_at)
+            if outgoing.flight is not None:
+                for late in outgoing.flight.acknowledged(outgoing, now):
+                    if late.timer is not None:
+                        late.timer.cancel()
+                    due = late.sent_at + round_trips.expected * min(1 << late.retransmissions, _LONGEST_REPAIR)
+                    late.timer = self._timers.at(min(due, late.sent_at + late.timeout), late.timed_out)
+        self._settle(outgoing, now)
 
     def _renew(self, outgoing: Outgoing, notification: Notification, now: float) -> None:
         """Have a notification say what is current; another state goes under another message ID (RFC 7641 §4.5.2)."""
@@ -286,7 +295,10 @@ class Reliability:
         del peer.outstanding[outgoing.message_id]
         if outgoing.timer is not None:
             outgoing.timer.cancel()
-        while peer.waiting and len(peer.outstanding) < self._parameters.nstart:
+        if outgoing.flight is not None:
+            outgoing.flight.withdrawn(outgoing)
+            peer.in_flights -= 1
+        while peer.waiting and len(peer.outstanding) - peer.in_flights < self._parameters.nstart:
             self._transmit_first(peer.waiting.popleft(), now)
         if peer.owed is not None:
             self._above.room_made(peer)
@@ -312,7 +324,7 @@ class Reliability:
             if message.type == RST and unconfirmed is not None and unconfirmed.message_id == message.message_id:
                 self.unconfirmed_ended(unconfirmed, ResetError("the peer rejected the notification"), now)
             return
-        self._settle(outgoing, now)
+        self._acknowledge(outgoing, now)
         error = None if message.type == ACK else ResetError("the peer rejected the message with a reset")
         outgoing.on_outcome(error, now)
 
@@ -323,7 +335,7 @@ class Reliability:
             outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
             if outgoing is None or outgoing.token != message.token:
                 return
-            self._settle(outgoing, now)
+            self._acknowledge(outgoing, now)
             outgoing.on_outcome(None, now)
             self._above.response_received(message, peer, now)
             return
@@ -360,7 +372,8 @@ class Reliability:
         mask = message.options.mask
         if message.type == NON and mask & NOT_UNDERSTOOD:
             return  # §5.4.1: rejected, which §4.3 allows to do in silence
-        remembers = message.code in _NOT_IDEMPOTENT or mask & _ORDER_MATTERS != 0
+        code = message.code
+        remembers = code in _NOT_IDEMPOTENT or mask & _ORDER_MATTERS != 0 or (mask & _BLOCK2 != 0 and code != codes.GET)
         key = 0
         peer: Optional[Peer] = None
         if remembers or self._pending:

@@ -18,6 +18,7 @@ Handler = Callable[[Request], Union[Response, Deferred]]
 CoroutineHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 AnyHandler = Union[Handler, CoroutineHandler]
 OpenSink = Callable[[Request], Union[Sink, Response]]
+WriteBlock = Callable[[Request, int, bool], Union[Response, Deferred]]
 
 _CONDITIONAL = 1 << IF_MATCH | 1 << IF_NONE_MATCH
 _CACHED_PATHS = 1024  # spellings of paths whose normalised form is kept
@@ -31,7 +32,9 @@ class Resource:
     whose value reaches the handler in ``request.args``. `get`, `post`, … are handlers: functions that take a `Request`
     and return a `Response`, or a `Deferred` to be resolved later. A method without handler is answered 4.05.
     `upload` streams the bodies of PUT: it is called with the first block's request and returns a `Sink`, or a response
-    that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13.
+    that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13. `write_block` takes the
+    blocks of PUT each by itself, in whatever order they come: it is called with the block's request, the offset in
+    bytes at which its payload belongs, and whether the client says that more follow (RFC 7959 §2.3: not atomic).
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
     `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
     both are critical. `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run
@@ -43,7 +46,7 @@ class Resource:
 
     __slots__ = (
         "conditional", "content_formats", "handlers", "hidden", "interface", "max_body", "notify_confirmable",
-        "observable", "resource_type", "segments", "title", "upload",
+        "observable", "resource_type", "segments", "title", "upload", "write_block",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +61,7 @@ class Resource:
         patch: Optional[AnyHandler] = None,
         ipatch: Optional[AnyHandler] = None,
         upload: Optional[OpenSink] = None,
+        write_block: Optional[WriteBlock] = None,
         title: str = "",
         resource_type: str = "",
         interface: str = "",
@@ -70,8 +74,11 @@ class Resource:
     ) -> None:
         if not template.startswith("/"):
             raise UsageError(f"the template {template!r} has to begin with a slash")
-        if upload is not None and put is not None:
-            raise UsageError(f"{template}: upload and put both want the bodies of PUT")
+        if sum(taker is not None for taker in (put, upload, write_block)) > 1:
+            raise UsageError(f"{template}: only one of put, upload and write_block can have the bodies of PUT")
+        if write_block is not None:
+            write = write_block
+            put = lambda request: write(request, 0, False)  # noqa: E731  a body in one message
         self.segments = tuple(template[1:].split("/")) if template != "/" else ()
         handlers = {
             codes.GET: get, codes.POST: post, codes.PUT: put, codes.DELETE: delete, codes.FETCH: fetch,
@@ -79,6 +86,7 @@ class Resource:
         }  # fmt: skip
         self.handlers = {code: cast(Handler, handler) for code, handler in handlers.items() if handler is not None}
         self.upload = upload
+        self.write_block = write_block
         self.title = title
         self.resource_type = resource_type
         self.interface = interface
