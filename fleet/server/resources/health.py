@@ -72,6 +72,7 @@ class HealthResource:
         presence.path = request.path
         presence.healthy = report.overall_healthy
         presence.body = body
+        services.series.record(presence.row, at, report)
         services.ledger.record((Sample(report.node_id, at, body),), flush=has_changed)
         services.changed(f"/nodes/{report.node_id}/health")
         if has_changed:
