@@ -20,6 +20,10 @@ RETRY_AFTER = 5  # seconds, for what cannot be done now
 FIELD_ENTRY = "tag:minicoap,2026:problem-field"
 """The custom problem detail entry (RFC 9290 §3.2) of an error's field: its map has `field`, `state` and `legal`."""
 
+# Who reads or writes these reads an error in that form too.
+_JSON_READERS = (None, JSON, contentformats.OCTET_STREAM, contentformats.SENML_JSON, contentformats.MERGE_PATCH)
+_CBOR_READERS = (CBOR, contentformats.SENML_CBOR)
+
 _WITHOUT_BODY = (codes.GET, codes.DELETE)
 
 # Live state: a cache may not answer for it. The default Max-Age of 60 s would let it.
@@ -48,12 +52,12 @@ def refusal(
     if code == codes.NOT_ACCEPTABLE:
         return Response(code, max_age=max_age)
     wanted = request.accept if request.accept is not None else request.content_format
-    if wanted == CBOR:
+    if wanted in _CBOR_READERS:
         entry = {"field": field, "state": state, "legal": list(legal)}
         entry = {key: value for key, value in entry.items() if value}
         problem = Problem(codes.code_name(code), text, {FIELD_ENTRY: entry} if entry else {})
         return Response(code, encode_problem(problem), contentformats.PROBLEM_DETAILS_CBOR, max_age=max_age)
-    if wanted in (None, JSON, contentformats.OCTET_STREAM):
+    if wanted in _JSON_READERS:
         return Response(code, encode(ErrorAnswer(text, field, state, legal or ())), JSON, max_age=max_age)
     return Response(code, text.encode(), max_age=max_age)
 

@@ -58,23 +58,25 @@ class Record(NamedTuple):
     update_time: Optional[float] = None
 
 
-def encode_senml(records: Iterable[Record], content_format: int = SENML_JSON) -> bytes:
+def encode_senml(records: Iterable[Record], content_format: int = SENML_JSON, *, name: str = "") -> bytes:
     """Write records, in their order, as a Pack of JSON (110) or CBOR (112).
 
-    Raises UsageError for a record that SenML does not allow, and for another format.
+    A Pack is not empty (§11): without records it only says whose they would be, by the Base Name `name`. Raises
+    UsageError for a record that SenML does not allow, and for another format.
     """
     if content_format not in (SENML_JSON, SENML_CBOR):
         raise UsageError(f"Content-Format {content_format} is neither SenML in JSON (110) nor in CBOR (112)")
     records = list(records)
     is_cbor = content_format == SENML_CBOR
     share_unit = all(record.unit is not None for record in records)  # a Base Unit cannot be taken back
-    name, unit, base = "", None, 0.0
+    unit: Optional[str] = None
+    known, base = "", 0.0
     pack: list[dict[str, Any]] = []
     for record in records:
         _check(record)
         entry: dict[str, Any] = {}
-        if record.name != name:
-            name = entry["bn"] = record.name
+        if record.name != known:
+            known = entry["bn"] = record.name
         offset = float(record.time) - base
         if not pack or base + offset != record.time:
             base, offset = float(record.time), 0.0
@@ -92,6 +94,7 @@ def encode_senml(records: Iterable[Record], content_format: int = SENML_JSON) ->
         if record.update_time is not None:
             entry["ut"] = _number(record.update_time)
         pack.append(entry)
+    pack = pack or [{"bn": name}]
     if not is_cbor:
         return encode(pack, JSON)
     import cbor2

@@ -24,6 +24,7 @@ from fleet.server.notifier import Notifier
 from fleet.server.queries import ContentsQuery, NodeItem, NodesQuery, Page, WaitingItem, WaitingQuery
 from fleet.server.resources.firmware import FirmwareResource
 from fleet.server.resources.health import HealthResource
+from fleet.server.resources.metrics import MetricsResource
 from fleet.server.resources.nodes import NodesResource
 from fleet.server.resources.system import SystemResource
 from fleet.server.resources.updates import UpdatesResource
@@ -70,6 +71,7 @@ class Server:
         for part in (
             HealthResource(services),
             NodesResource(services),
+            MetricsResource(services),
             UpdatesResource(services),
             FirmwareResource(services),
             SystemResource(services, files, act),

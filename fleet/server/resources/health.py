@@ -75,6 +75,7 @@ class HealthResource:
         services.series.record(presence.row, at, report)
         services.ledger.record((Sample(report.node_id, at, body),), flush=has_changed)
         services.changed(f"/nodes/{report.node_id}/health")
+        services.changed(f"/nodes/{report.node_id}/metrics")
         if has_changed:
             services.changed("/health")
             services.changed("/nodes")

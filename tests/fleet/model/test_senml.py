@@ -55,6 +55,12 @@ def test_a_series_says_what_its_records_share_only_once():
     ]
 
 
+def test_a_pack_without_records_says_whose_they_would_be():
+    for number in FORMATS:
+        assert decode_senml(encode_senml([], number, name="node:n1:"), number) == []
+    assert encode_senml([], name="node:n1:") == b'[{"bn":"node:n1:"}]'
+
+
 def test_cbor_has_the_labels_of_table_4():
     pack = [Record("a", 0.5, 1_790_000_000, "/", 2, 60), Record("a", "x", 1_790_000_005, "/")]
 
