@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Callable, Optional, Union
+from functools import partial
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import msgspec
 
@@ -18,9 +19,12 @@ from fleet.host.facts import Facts
 from fleet.model.api import HealthAnswer, RegistrationAnswer
 from fleet.model.formats import JSON, encode
 from fleet.model.health import HealthReport
+from fleet.model.mergepatch import make_patch
 from fleet.model.nodes import Registration
 from fleet.model.times import iso_from_ms
 from minicoap.codec import codes
+from minicoap.codec.contentformats import MERGE_PATCH
+from minicoap.codec.options import IF_MATCH
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.request import Path, Response
@@ -32,7 +36,17 @@ logger = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0  # seconds between attempts while the server does not answer
 DEFAULT_INTERVAL = 60.0  # seconds between health reports, until the server says
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 86_400.0
+FULL_INTERVAL = 3600.0  # seconds after which all is reported, and not only what changed
 SPREAD = 0.1  # part of the interval by which a report may be early, so that nodes do not report in step
+
+Document = dict[str, Any]
+
+
+class _Known(NamedTuple):
+    """The report that the server has, and its name for it."""
+
+    health: Document
+    etag: bytes
 
 
 class Membership:
@@ -61,6 +75,8 @@ class Membership:
         self._backoff = Backoff(entropy, FIRST_WAIT, LONGEST_WAIT)
         self._interval = DEFAULT_INTERVAL
         self._timer: Optional[Timer] = None
+        self._known: Optional[_Known] = None
+        self._full_at = 0.0  # when all is reported next, seconds of the monotonic clock
         self.is_registered = False
 
     def register(self) -> None:
@@ -76,7 +92,8 @@ class Membership:
             system_info=system._asdict(),
             request_id=self._entropy.token(8).hex(),
         )
-        self._request(codes.POST, "nodes", registration, self._registered)
+        self._known = None
+        self._send(codes.POST, "nodes", registration, self._registered)
 
     def health(self) -> HealthReport:
         """How the node is now."""
@@ -85,20 +102,50 @@ class Membership:
         return HealthReport(
             node_id=self._config.node_id,
             overall_healthy=not down,
-            cpu_percent=health.cpu_percent,
-            memory_percent=health.memory_percent,
-            disk_percent=health.disk_percent,
-            temperature=health.temperature,
+            # A tenth is more than these figures are worth; what changes less than that is unchanged.
+            cpu_percent=round(health.cpu_percent, 1),
+            memory_percent=round(health.memory_percent, 1),
+            disk_percent=round(health.disk_percent, 1),
+            temperature=None if health.temperature is None else round(health.temperature, 1),
             services_status=health.services_status,
             error_messages=tuple(f"Service {name} is not running" for name in down),
         )
 
     def report(self, now: float = 0.0) -> None:
-        """Report the node's health now."""
-        self._endpoint.site.changed("/health")
-        self._request(codes.PUT, "health", self.health(), self._reported)
+        """Report the node's health now: what changed since the last report, or all of it.
 
-    def _request(self, code: int, path: str, message: Any, done: Callable[[Union[Response, CoapError]], None]) -> None:
+        All of it goes first, once an hour, and whenever the server may not have what was reported last.
+        """
+        self._endpoint.site.changed("/health")
+        health = _document(self.health())
+        at = self._clock.monotonic()
+        known = self._known
+        # Whatever comes of this report, the server has the last one no more. Only its answer says what it has then.
+        self._known = None
+        if known is None or at >= self._full_at:
+            self._full_at = at + FULL_INTERVAL
+            self._send(codes.PUT, "health", health, partial(self._reported, health=health))
+            return
+        patch = {"node_id": self._config.node_id, **make_patch(known.health, health)}
+        self._send(
+            codes.IPATCH,
+            "health",
+            patch,
+            partial(self._patched, health=health),
+            content_format=MERGE_PATCH,
+            options=((IF_MATCH, known.etag),),
+        )
+
+    def _send(
+        self,
+        code: int,
+        path: str,
+        message: Any,
+        done: Callable[[Union[Response, CoapError]], None],
+        *,
+        content_format: int = JSON,
+        options: Sequence[tuple[int, bytes]] = (),
+    ) -> None:
         self._timer = None
         try:
             self._endpoint.request(
@@ -108,7 +155,8 @@ class Membership:
                 self._clock.monotonic(),
                 uri_path=(path,),
                 payload=encode(message),
-                content_format=JSON,
+                content_format=content_format,
+                options=options,
             )
         except NetworkError as error:
             done(error)
@@ -126,7 +174,14 @@ class Membership:
         self._interval = min(max(wanted, SHORTEST_INTERVAL), LONGEST_INTERVAL)
         self.report()
 
-    def _reported(self, outcome: Union[Response, CoapError]) -> None:
+    def _patched(self, outcome: Union[Response, CoapError], health: Document) -> None:
+        if isinstance(outcome, Response) and outcome.code == codes.PRECONDITION_FAILED:
+            logger.info("the server does not have the last report any more: reporting all")
+            self.report()
+            return
+        self._reported(outcome, health)
+
+    def _reported(self, outcome: Union[Response, CoapError], health: Document) -> None:
         if isinstance(outcome, Response) and outcome.code == codes.NOT_FOUND:
             logger.warning("the server does not know this node any more: registering anew")
             self.is_registered = False
@@ -137,6 +192,8 @@ class Membership:
             self._try_again(outcome, self.report)
             return
         self._backoff.reset()
+        if outcome.etag is not None:
+            self._known = _Known(health, outcome.etag)
         self._arm(self._interval * self._entropy.uniform(1 - SPREAD, 1), self.report)
         told = _read(outcome, HealthAnswer)
         if told is not None:
@@ -153,6 +210,12 @@ class Membership:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timers.at(self._clock.monotonic() + wait, lambda now: what())
+
+
+def _document(health: HealthReport) -> Document:
+    """A report as the server keeps it, without what is not known: a patch cannot say null."""
+    document: Document = msgspec.to_builtins(health)
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def _read(response: Response, kind: Any) -> Any:

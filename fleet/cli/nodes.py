@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from fleet.cli import session
 from fleet.cli.exitcodes import DONE
+from fleet.cli.metrics import metrics_table
 from fleet.cli.output import age, outline, print_document, table
 from fleet.cli.watch import watch_node
 from fleet.model.api import NodeView
@@ -23,6 +25,11 @@ def main(arguments: Sequence[str]) -> int:
     show = group.action("show", _show, "Show one node and its last health report")
     show.add_argument("node_id", metavar="ID")
     show.add_argument("--watch", action="store_true", help="print each health report as it comes, until interrupted")
+    metrics = group.action("metrics", _metrics, "Show what a node measured")
+    metrics.add_argument("node_id", metavar="ID")
+    metrics.add_argument(
+        "--hours", type=_hours, default=24, metavar="N", help="how far back, 1 to 720 (24); by the hour beyond 48"
+    )
     remove = group.action("remove", _remove, "Forget nodes; one that still runs will register anew")
     remove.add_argument("node_ids", metavar="ID", nargs="+")
     return group.run(arguments)
@@ -45,12 +52,26 @@ async def _show(fleet: Fleet, options: argparse.Namespace) -> int:
     return DONE
 
 
+async def _metrics(fleet: Fleet, options: argparse.Namespace) -> int:
+    answer = await fleet.metrics(options.node_id, options.hours)
+    text = metrics_table(answer.value, options.node_id, options.hours, sys.stdout.encoding)
+    session.show_answer(options, answer, text)
+    return DONE
+
+
 async def _remove(fleet: Fleet, options: argparse.Namespace) -> int:
     for node_id in options.node_ids:
         answer = await fleet.remove_node(node_id)
         if options.json:
             print_document(answer.payload)
     return DONE
+
+
+def _hours(text: str) -> int:
+    hours = int(text)
+    if not 1 <= hours <= 720:
+        raise argparse.ArgumentTypeError(f"{hours} is not from 1 to 720")
+    return hours
 
 
 def _row(node: NodeView, now: datetime) -> tuple[str, ...]:

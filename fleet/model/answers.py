@@ -20,6 +20,10 @@ RETRY_AFTER = 5  # seconds, for what cannot be done now
 FIELD_ENTRY = "tag:minicoap,2026:problem-field"
 """The custom problem detail entry (RFC 9290 §3.2) of an error's field: its map has `field`, `state` and `legal`."""
 
+# Who reads or writes these reads an error in that form too.
+_JSON_READERS = (None, JSON, contentformats.OCTET_STREAM, contentformats.SENML_JSON, contentformats.MERGE_PATCH)
+_CBOR_READERS = (CBOR, contentformats.SENML_CBOR)
+
 _WITHOUT_BODY = (codes.GET, codes.DELETE)
 
 # Live state: a cache may not answer for it. The default Max-Age of 60 s would let it.
@@ -27,15 +31,21 @@ _LIVE = {number: Options(((CONTENT_FORMAT, encode_uint(number)), (MAX_AGE, b""))
 
 
 def answer(
-    request: Request, message: Any, code: int = codes.CONTENT, *, location: Collection[str] = (), max_age: int = 0
+    request: Request,
+    message: Any,
+    code: int = codes.CONTENT,
+    *,
+    location: Collection[str] = (),
+    max_age: int = 0,
+    etag: Optional[bytes] = None,
 ) -> Response:
     """Return `message`, a struct, in the format that the client takes; JSON where it does not say."""
     number = request.accept
     if number is None:
         number = CBOR if request.content_format == CBOR else JSON
-    if not location and not max_age:
+    if not location and not max_age and etag is None:
         return Response(code, encode(message, number), options=_LIVE[number])
-    return Response(code, encode(message, number), number, max_age=max_age, location_path=tuple(location))
+    return Response(code, encode(message, number), number, max_age=max_age, location_path=tuple(location), etag=etag)
 
 
 def refusal(
@@ -48,12 +58,12 @@ def refusal(
     if code == codes.NOT_ACCEPTABLE:
         return Response(code, max_age=max_age)
     wanted = request.accept if request.accept is not None else request.content_format
-    if wanted == CBOR:
+    if wanted in _CBOR_READERS:
         entry = {"field": field, "state": state, "legal": list(legal)}
         entry = {key: value for key, value in entry.items() if value}
         problem = Problem(codes.code_name(code), text, {FIELD_ENTRY: entry} if entry else {})
         return Response(code, encode_problem(problem), contentformats.PROBLEM_DETAILS_CBOR, max_age=max_age)
-    if wanted in (None, JSON, contentformats.OCTET_STREAM):
+    if wanted in _JSON_READERS:
         return Response(code, encode(ErrorAnswer(text, field, state, legal or ())), JSON, max_age=max_age)
     return Response(code, text.encode(), max_age=max_age)
 
@@ -67,13 +77,18 @@ def refuse_error(request: Request, error: PeerError) -> Response:
     return refusal(request, codes.BAD_REQUEST, str(error))
 
 
-def unsupported_format(request: Request) -> Optional[Response]:
-    """Return 4.15 for a payload that is neither JSON nor CBOR (an unnamed one is taken for JSON)."""
-    if request.content_format in (None, JSON, CBOR):
+def unsupported_format(request: Request, formats: Collection[Optional[int]]) -> Optional[Response]:
+    """Return 4.15 for a payload in none of `formats`, saying which they are."""
+    if request.content_format in formats:
         return None
-    name = contentformats.content_format_name(request.content_format or 0)
-    text = f"Content-Format {request.content_format} ({name}) is not served; send JSON (50) or CBOR (60)"
+    known = " or ".join(_format_text(number) for number in formats if number is not None)
+    given = "none" if request.content_format is None else _format_text(request.content_format)
+    text = f"the Content-Format is {given}; send {known}"
     return refusal(request, codes.UNSUPPORTED_CONTENT_FORMAT, text)
+
+
+def _format_text(number: int) -> str:
+    return f"{number} ({contentformats.content_format_name(number)})"
 
 
 def arguments(request: Request, *known: str) -> dict[str, str]:
@@ -90,13 +105,16 @@ def arguments(request: Request, *known: str) -> dict[str, str]:
     return found
 
 
-def guarded(handler: Handler) -> Handler:
-    """Return `handler` with what it raises about the client's message turned into the answer that says so."""
+def guarded(handler: Handler, formats: Collection[Optional[int]] = (None, *FORMATS)) -> Handler:
+    """Return `handler` with what it raises about the client's message turned into the answer that says so.
+
+    `formats` are those of the payloads that it takes, None for one whose format is not named.
+    """
 
     def handle(request: Request) -> Union[Response, Deferred]:
         try:
             if request.code not in _WITHOUT_BODY:
-                refused = unsupported_format(request)
+                refused = unsupported_format(request, formats)
                 if refused is not None:
                     return refused
             return handler(request)

@@ -100,6 +100,10 @@ class _CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     request_id: Optional[str] = None
 
 
+class _Whose(msgspec.Struct, frozen=True):
+    node_id: str
+
+
 class _Action(msgspec.Struct, frozen=True):
     action: Optional[str] = None
 
@@ -193,6 +197,12 @@ def parse_health(payload: bytes, content_format: Optional[int]) -> HealthReport:
     report = decode(payload, content_format, HealthReport)
     check_node_id(report.node_id)
     return report
+
+
+def parse_health_patch(payload: bytes, content_format: Optional[int]) -> tuple[str, dict[str, Any]]:
+    """Read the payload of `iPATCH /health`, JSON or CBOR: whose report it is of, and the merge patch."""
+    patch = decode(payload, content_format, dict[str, Any])
+    return check_node_id(convert(patch, _Whose).node_id), patch
 
 
 def parse_system_action(payload: bytes, content_format: Optional[int]) -> SystemAction:

@@ -8,7 +8,7 @@ decoded: no tags (they can build cycles or run code), no duplicate keys, nothing
 import json
 import re
 from functools import lru_cache
-from typing import Any, Hashable, Optional, TypeVar, cast
+from typing import Any, Hashable, Optional, TypeVar, Union, cast
 
 import msgspec
 
@@ -32,7 +32,7 @@ def decode(payload: bytes, content_format: Optional[int], kind: type[T]) -> T:
     Raises FormatError, InvalidError with the field, and UsageError for another Content-Format.
     """
     if content_format == CBOR:
-        return convert(_cbor_value(payload), kind)
+        return convert(decode_cbor(payload), kind)
     _check_json(payload, content_format)
     try:
         message: T = _json_decoder(cast(Hashable, kind)).decode(payload)
@@ -137,11 +137,12 @@ def _invalid(error: msgspec.ValidationError) -> InvalidError:
     return InvalidError(text[:1].lower() + text[1:], field)
 
 
-def _cbor_value(payload: bytes) -> Any:
+def decode_cbor(payload: bytes, *, integer_keys: bool = False) -> Any:
+    """Read CBOR into dicts and lists; keys of maps are texts, with `integer_keys` integers too. Raises FormatError."""
     if not payload:
         raise FormatError("the payload is empty; send a CBOR map")
     try:
-        end = _walk_cbor(payload, 0, 0)
+        end = _walk_cbor(payload, 0, 0, integer_keys)
     except IndexError:
         raise FormatError("the payload is no CBOR: it ends too early") from None
     if end != len(payload):
@@ -154,7 +155,7 @@ def _cbor_value(payload: bytes) -> Any:
         raise FormatError(f"the payload is no CBOR: {error}") from None
 
 
-def _walk_cbor(data: bytes, at: int, depth: int) -> int:
+def _walk_cbor(data: bytes, at: int, depth: int, integer_keys: bool) -> int:
     """Return where the item at `at` ends; raises FormatError for what is refused, IndexError at a premature end."""
     major = data[at] >> 5
     length, at = _cbor_head(data, at)
@@ -166,15 +167,15 @@ def _walk_cbor(data: bytes, at: int, depth: int) -> int:
         return _walk_string(data, at, major, length)
     if depth >= DEPTH_LIMIT:
         raise FormatError(f"the payload is nested deeper than {DEPTH_LIMIT} levels")
-    keys: dict[str, None] = {}
+    keys: dict[Union[str, int], None] = {}
     count = 0
     while length is None or count < length:
         if length is None and data[at] == _BREAK:
             return at + 1
         count += 1
         if major == 5:
-            at = _walk_key(data, at, keys)
-        at = _walk_cbor(data, at, depth + 1)
+            at = _walk_key(data, at, keys, integer_keys)
+        at = _walk_cbor(data, at, depth + 1, integer_keys)
     return at
 
 
@@ -209,20 +210,27 @@ def _walk_string(data: bytes, at: int, major: int, length: Optional[int]) -> int
     return at + 1
 
 
-def _walk_key(data: bytes, at: int, keys: dict[str, None]) -> int:
+def _walk_key(data: bytes, at: int, keys: dict[Union[str, int], None], integer_keys: bool) -> int:
     """Add the map key at `at` to `keys` and return where its value begins."""
-    if data[at] >> 5 != 3:
-        raise FormatError("a CBOR map has a key that is no text; use the field names")
+    key: Union[str, int]
+    major = data[at] >> 5
     length, start = _cbor_head(data, at)
-    if length is None:
+    if integer_keys and major in (0, 1):
+        assert length is not None  # only strings, lists and maps can be of indefinite length
+        key, end = (length if major == 0 else -1 - length), start
+    elif major != 3:
+        raise FormatError("a CBOR map has a key that is no text; use the field names")
+    elif length is None:
         raise FormatError("a CBOR map has a key of indefinite length; give definite lengths")
-    if start + length > len(data):
-        raise IndexError
-    try:
-        key = data[start : start + length].decode()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"the payload is no CBOR: {error}") from None
+    else:
+        end = start + length
+        if end > len(data):
+            raise IndexError
+        try:
+            key = data[start:end].decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"the payload is no CBOR: {error}") from None
     if key in keys:
-        raise FormatError(f"the key {key[:80]!r} is there twice")
+        raise FormatError(f"the key {str(key)[:80]!r} is there twice")
     keys[key] = None
-    return start + length
+    return end

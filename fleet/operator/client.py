@@ -36,6 +36,7 @@ from fleet.model.api import (
     UpdatesAnswer,
 )
 from fleet.model.formats import JSON, decode, encode
+from fleet.model.senml import SENML_JSON, Record, decode_senml
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec import codes, contentformats
 from minicoap.codec.options import IF_NONE_MATCH, MAX_AGE
@@ -104,6 +105,13 @@ class Fleet:
     def watch_health(self, node_id: str) -> AsyncGenerator[Answer[NodeHealthAnswer], None]:
         """A node's last health report, now and whenever there is a new one (RFC 7641); close it when done."""
         return self._watch(("nodes", node_id, "health"), NodeHealthAnswer)
+
+    async def metrics(self, node_id: str, hours: int = 24) -> Answer[list[Record]]:
+        """What a node measured in the last `hours`, 1 to 720: means of five minutes, of hours beyond two days."""
+        step = 300 if hours <= 48 else 3600
+        query = (f"resolution={step}", f"limit={hours * 3600 // step}")
+        response = await self._request(codes.GET, ("nodes", node_id, "metrics"), query=query, accept=SENML_JSON)
+        return _checked(lambda: decode_senml(response.body, response.content_format), response, "the metrics")
 
     async def remove_node(self, node_id: str) -> Answer[Document]:
         """Forget a node; one that is not there is fine."""
@@ -295,8 +303,12 @@ async def _pages(fetch: Callable[[Optional[str]], Awaitable[Answer[P]]]) -> Asyn
 
 
 def _answer(response: Response, kind: type[T], asked: str) -> Answer[T]:
+    return _checked(lambda: decode(response.body, response.content_format, kind), response, asked)
+
+
+def _checked(read: Callable[[], T], response: Response, asked: str) -> Answer[T]:
     try:
-        return Answer(decode(response.body, response.content_format, kind), response.body)
+        return Answer(read(), response.body)
     except (PeerError, errors.UsageError) as error:
         raise PeerError(
             f"the answer to {asked} is not a fleet server's: {error}; is one of this version running there?"

@@ -110,6 +110,7 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
             await asyncio.sleep(_LINGER)
         finally:
             shell.close()
+            server.stop()
     finally:
         ledger.close()
         files.close()

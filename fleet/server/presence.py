@@ -1,5 +1,7 @@
 """Who is there: for each registered node when it was last heard, from where, and what it said of its health.
 
+What it measures goes into the series, whose row for the node is found here.
+
 All of it is a sample: in memory, flushed by the ledger at intervals. The server's clock decides who is online.
 """
 
@@ -9,6 +11,7 @@ from typing import Optional
 
 import msgspec
 
+from fleet.server.series import Series
 from minicoap.core.request import Path
 
 ONLINE = "online"
@@ -20,11 +23,15 @@ INTERVALS_TO_OFFLINE = 3  # reports that may be missing before a node counts as 
 
 
 class Presence:
-    """What is known of one node; `seen_at` in UTC ms, 0 for not since the server's data began; `body` JSON."""
+    """What is known of one node; `seen_at` in UTC ms, 0 for not since the server's data began; `body` JSON.
 
-    __slots__ = ("body", "healthy", "path", "seen_at")
+    `row` is the node's in the series.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("body", "healthy", "path", "row", "seen_at")
+
+    def __init__(self, row: int) -> None:
+        self.row = row
         self.path: Optional[Path] = None
         self.seen_at = 0
         self.healthy = True
@@ -36,9 +43,10 @@ class _Healthy(msgspec.Struct):
 
 
 class Presences:
-    """All registered nodes; `health_interval` in seconds."""
+    """All registered nodes, each with its row of `series`; `health_interval` in seconds."""
 
-    def __init__(self, health_interval: float) -> None:
+    def __init__(self, health_interval: float, series: Series) -> None:
+        self._series = series
         self._patience = int(health_interval * 1000 * INTERVALS_TO_OFFLINE)
         self._nodes: dict[str, Presence] = {}
         self._healthy = msgspec.json.Decoder(_Healthy)
@@ -52,11 +60,16 @@ class Presences:
 
     def add(self, node_id: str) -> Presence:
         """A node is registered."""
-        return self._nodes.setdefault(node_id, Presence())
+        presence = self._nodes.get(node_id)
+        if presence is None:
+            presence = self._nodes[node_id] = Presence(self._series.add(node_id))
+        return presence
 
     def remove(self, node_id: str) -> None:
         """A node is not registered any more."""
-        self._nodes.pop(node_id, None)
+        presence = self._nodes.pop(node_id, None)
+        if presence is not None:
+            self._series.remove(presence.row)
 
     def restore(self, node_id: str, seen_at: int, body: bytes) -> None:
         """Take up what was flushed before a restart."""

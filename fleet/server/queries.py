@@ -46,6 +46,13 @@ class Sample(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class SeriesRow(msgspec.Struct, frozen=True):
+    """An hour of a node's series, counted since 1970, as `fleet.server.series` packs it."""
+
+    hour: int
+    body: bytes
+
+
 class JobItem(msgspec.Struct, frozen=True):
     """A job and its executions counted by state; states without any are left out."""
 
@@ -167,6 +174,19 @@ class ContentsQuery(Query[str], frozen=True):
 
 class FiguresQuery(Query[Figures], frozen=True):
     """How much there is of everything."""
+
+
+class SeriesQuery(Query[SeriesRow], frozen=True):
+    """A node's hours from `first` up to, but not including, `last` (counted since 1970), by hour.
+
+    `resolution` is one of `fleet.server.series.RESOLUTIONS`. Of a longer time than is kept, the last part; nothing from
+    before the node was registered, and nothing at all of a node that is not.
+    """
+
+    node_id: str
+    resolution: int
+    first: int
+    last: int
 
 
 class ChangesQuery(Query[Change], frozen=True):

@@ -24,6 +24,7 @@ from fleet.server.notifier import Notifier
 from fleet.server.queries import ContentsQuery, NodeItem, NodesQuery, Page, WaitingItem, WaitingQuery
 from fleet.server.resources.firmware import FirmwareResource
 from fleet.server.resources.health import HealthResource
+from fleet.server.resources.metrics import MetricsResource
 from fleet.server.resources.nodes import NodesResource
 from fleet.server.resources.system import SystemResource
 from fleet.server.resources.updates import UpdatesResource
@@ -70,6 +71,7 @@ class Server:
         for part in (
             HealthResource(services),
             NodesResource(services),
+            MetricsResource(services),
             UpdatesResource(services),
             FirmwareResource(services),
             SystemResource(services, files, act),
@@ -107,10 +109,13 @@ class Server:
         endpoint_due = self.endpoint.next_timeout()
         if endpoint_due is not None and endpoint_due < when:
             when = endpoint_due
+        clock = self.services.clock
+        hour_over_at = self.services.series.next_due_at()
+        if hour_over_at is not None:
+            when = min(when, hour_over_at / 1000 - clock.wall() + clock.monotonic())
         if not self._is_advancing:
             row_due = self.services.ledger.next_due_at()
             if row_due is not None:
-                clock = self.services.clock
                 when = min(when, max(self._advance_after, row_due / 1000 - clock.wall() + clock.monotonic()))
         return when
 
@@ -122,6 +127,7 @@ class Server:
         if now >= self._flush_at:
             self._flush_at = now + FLUSH_INTERVAL
             services.ledger.flush()
+        services.series.advance(services.at())
         due = services.ledger.next_due_at()
         if due is not None and not self._is_advancing and now >= self._advance_after and due <= services.at():
             self._is_advancing = True
@@ -133,7 +139,11 @@ class Server:
             logger.error("due work could not be done: %s", outcome.detail)
             self._advance_after = self.services.clock.monotonic() + RETRY_ADVANCE
 
-    # Start
+    # Start and stop
+
+    def stop(self) -> None:
+        """Hand what only memory has over to the ledger, which is about to be closed."""
+        self.services.series.close()
 
     def start(self, ready: Callable[[], None]) -> None:
         """Take up what the store knows, then call `ready`."""

@@ -12,6 +12,7 @@ from fleet.server.config import ServerConfig
 from fleet.server.presence import Presences
 from fleet.server.queries import Item, Page, Query
 from fleet.server.refusals import refuse_outcome, refuse_page
+from fleet.server.series import Series
 from fleet.server.store.interface import Ledger
 from fleet.server.waiting import Waiting
 from minicoap.core.entropy import Entropy
@@ -40,7 +41,8 @@ class Services:
         self.artifacts = artifacts
         self.servers = servers
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
-        self.presences = Presences(config.health_interval)
+        self.series = Series(ledger.record_series)
+        self.presences = Presences(config.health_interval, self.series)
         self.waiting = Waiting()
 
     def at(self) -> int:

@@ -118,6 +118,8 @@ class SimulatedServer:
     def _restart(self, life: int) -> None:
         if self._ledger is None or life != self.lives:
             return
+        if self.server is not None:
+            self.server.stop()
         self._ledger.close()
         self.host.wake()
         self.die(power=False, down=START)

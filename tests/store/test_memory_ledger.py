@@ -7,6 +7,7 @@ from fleet.server.commands import Advance, InstallJob, RetryJob
 from fleet.server.queries import NodeQuery, NodesQuery, Sample
 from fleet.server.store.memory import MemoryLedger, MemoryStore
 from fleet.server.store.memory_rows import MemoryTx, Tables
+from tests.store.series import H, hour_of, means
 from tests.store.stores import Driver, a_spec, creating, registering, reporting
 
 
@@ -82,3 +83,16 @@ def test_a_disk_that_fills_up_at_any_write_leaves_nothing_half_applied():
             break
         writes += 1
     assert writes > 20
+
+
+def test_a_crash_loses_the_hour_that_was_not_written():
+    store = MemoryStore()
+    driver = opened(store)
+    driver.register("n1")
+    driver.ledger.record_series(hour_of(H, ("n1", 0, 10)))
+    assert means(driver, last=H + 1) == [(0, 10.0)]
+    driver.ledger.record_series(hour_of(H + 1, ("n1", 0, 20)))
+
+    driver.ledger.crash()
+
+    assert means(opened(store), last=H + 2) == [(0, 10.0)]

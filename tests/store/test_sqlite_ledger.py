@@ -204,7 +204,7 @@ def test_commits_are_made_to_last(tmp_path):
         for name in ("journal_mode", "synchronous", "user_version")
     }
 
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "user_version": 1}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "user_version": 2}
     disk.close()
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import zlib
+from typing import Any, Union
 
 import msgspec
 
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
-from fleet.model.api import HealthAnswer, parse_health
-from fleet.model.formats import CBOR, encode
+from fleet.model.api import HealthAnswer, parse_health, parse_health_patch
+from fleet.model.formats import CBOR, JSON, convert, encode
+from fleet.model.health import HealthReport
+from fleet.model.mergepatch import merge_patch
 from fleet.model.times import iso_from_ms
 from fleet.server.presence import Presence
 from fleet.server.queries import Figures, FiguresQuery, Page, Sample
 from fleet.server.services import Services
 from minicoap.codec import codes
+from minicoap.codec.contentformats import MERGE_PATCH
+from minicoap.codec.options import IF_MATCH, IF_NONE_MATCH
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource
+
+REPORT_LIMIT = 65536  # bytes of a report, also of one that patches have added to
+_CONDITIONAL = 1 << IF_MATCH | 1 << IF_NONE_MATCH
 
 
 class TestAnswer(msgspec.Struct, frozen=True):
@@ -47,6 +55,9 @@ class HealthResource:
                 "/health",
                 get=guarded(self._get),
                 put=guarded(self._put),
+                ipatch=guarded(self._patch, (MERGE_PATCH, CBOR)),
+                conditional=True,
+                max_body=REPORT_LIMIT,
                 title="Health of the fleet",
                 resource_type="fleet.health",
                 content_formats=FORMATS,
@@ -57,31 +68,57 @@ class HealthResource:
 
     def _put(self, request: Request) -> Response:
         arguments(request)
-        services = self._services
         report = parse_health(request.payload, request.content_format)
-        presence = services.presences.find(report.node_id)
+        presence = self._services.presences.find(report.node_id)
         if presence is None:
-            return refusal(
-                request, codes.NOT_FOUND, f"node {report.node_id!r} is not registered; POST /nodes first", "$.node_id"
-            )
-        at = services.at()
+            return _unknown(request, report.node_id)
+        if not _condition_holds(request, presence):
+            return _outdated(request)
         body = request.payload if request.content_format != CBOR else encode(report)
+        return self._taken(request, presence, report, body)
+
+    def _patch(self, request: Request) -> Response:
+        """Take what changed since the report that If-Match names: a merge patch (RFC 8132 §3, RFC 7396)."""
+        arguments(request)
+        is_cbor = request.content_format == CBOR
+        node_id, patch = parse_health_patch(request.payload, CBOR if is_cbor else JSON)
+        presence = self._services.presences.find(node_id)
+        if presence is None:
+            return _unknown(request, node_id)
+        if not _condition_holds(request, presence):
+            return _outdated(request)
+        patched = merge_patch(last_health(presence), patch)
+        report = convert(patched, HealthReport)
+        body = encode(patched)
+        if len(body) > REPORT_LIMIT:
+            text = f"the report would have {len(body)} bytes; at most {REPORT_LIMIT} are kept"
+            return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
+        return self._taken(request, presence, report, body)
+
+    def _taken(self, request: Request, presence: Presence, report: HealthReport, body: bytes) -> Response:
+        """Keep a node's report; its ETag in the answer is what a later patch refers to."""
+        services = self._services
+        at = services.at()
         # A change of state goes to disk at once; the rest may wait for the next flush (samples).
         has_changed = presence.healthy != report.overall_healthy or not presence.body
         presence.seen_at = at
         presence.path = request.path
         presence.healthy = report.overall_healthy
         presence.body = body
+        services.series.record(presence.row, at, report)
         services.ledger.record((Sample(report.node_id, at, body),), flush=has_changed)
         services.changed(f"/nodes/{report.node_id}/health")
+        services.changed(f"/nodes/{report.node_id}/metrics")
         if has_changed:
             services.changed("/health")
             services.changed("/nodes")
         told = HealthAnswer("ok", iso_from_ms(at), tuple(services.waiting.jobs_for(report.node_id)), services.servers)
-        return answer(request, told, codes.CHANGED)
+        return answer(request, told, codes.CHANGED, etag=report_etag(body))
 
-    def _get(self, request: Request) -> Deferred:
+    def _get(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)
+        if request.options.mask & _CONDITIONAL:
+            return refusal(request, codes.BAD_OPTION, "If-Match and If-None-Match are for reports, PUT and iPATCH")
         return self._services.query(request, FiguresQuery(), self._fleet_health)
 
     def _fleet_health(self, request: Request, page: Page[Figures]) -> Response:
@@ -105,6 +142,35 @@ class HealthResource:
 
 def _test(request: Request) -> Response:
     return answer(request, TestAnswer())
+
+
+def report_etag(body: bytes) -> bytes:
+    """The ETag of a report as it is kept.
+
+    A node is the only author of its report, so that this only has to tell its last few from each other; four bytes
+    travel with every report.
+    """
+    return zlib.crc32(body).to_bytes(4, "big")
+
+
+def _condition_holds(request: Request, presence: Presence) -> bool:
+    """Whether a node's report is what If-Match and If-None-Match want (RFC 7252 §5.10.8)."""
+    options = request.options
+    if not options.mask & _CONDITIONAL:
+        return True
+    tags = options.all(IF_MATCH)
+    if tags and not (presence.body and (b"" in tags or report_etag(presence.body) in tags)):
+        return False
+    return not (options.mask & 1 << IF_NONE_MATCH and presence.body)
+
+
+def _unknown(request: Request, node_id: str) -> Response:
+    return refusal(request, codes.NOT_FOUND, f"node {node_id!r} is not registered; POST /nodes first", "$.node_id")
+
+
+def _outdated(request: Request) -> Response:
+    text = "this is not about the report that the server has; send the whole report with PUT"
+    return refusal(request, codes.PRECONDITION_FAILED, text)
 
 
 def last_health(presence: Presence) -> Any:

@@ -13,6 +13,7 @@ from fleet.model.nodes import Node
 from fleet.server.changes import Change
 from fleet.server.commands import Command, Outcome
 from fleet.server.queries import Item, Page, Query, Sample
+from fleet.server.series import HourBlock
 
 Post = Callable[[Callable[[], None]], None]
 """Has a callable run in the owner's thread, later: `loop.call_soon_threadsafe`, or the simulation's heap."""
@@ -23,6 +24,8 @@ QUEUE_LIMIT = 20_000
 """Commands, or queries, waiting at most; more are answered `unavailable` at once."""
 ANSWERS_LIMIT = 100_000
 """Outcomes remembered by request id at most; the oldest go first."""
+BLOCKS_LIMIT = 2
+"""Hours of series kept in memory at most while they cannot be written; the oldest go first."""
 CHANGES_LIMIT = 10_000
 """Changes kept for readers of the feed."""
 QUEUE_FULL = "the server has more to do than it can take in; try again in a few seconds"
@@ -143,6 +146,13 @@ class Ledger(Protocol):
     def record(self, samples: Sequence[Sample], flush: bool = False) -> None:
         """Take the last samples of nodes into memory, where queries find them; with `flush` they go to disk at once."""
 
+    def record_series(self, block: HourBlock) -> None:
+        """Take an hour of all nodes' series into memory, where queries find it, and write it to disk soon.
+
+        It is written sorted, in one transaction, and joined with what is there of that hour; hours older than are kept
+        are removed afterwards, some at a time.
+        """
+
     def flush(self) -> None:
         """Write the samples in memory to disk soon, sorted, in one transaction."""
 
@@ -153,4 +163,4 @@ class Ledger(Protocol):
         """When (UTC ms) an `Advance` has something to do; None while nothing is planned. Current before any `done`."""
 
     def close(self) -> None:
-        """Complete what was submitted, flush the samples and let go of the store."""
+        """Complete what was submitted, write samples and series, and let go of the store."""

@@ -13,6 +13,7 @@ from fleet.server.commands import UNAVAILABLE, Command, Outcome
 from fleet.server.engine import apply
 from fleet.server.engine.deadlines import ANSWERS_GRACE_MS, ANSWERS_KEPT_MS
 from fleet.server.queries import Item, Page, Query, Sample
+from fleet.server.series import KEPT_HOURS, HourBlock, merge
 
 from .delivery import Completion, deliver
 from .interface import ANSWERS_LIMIT, BATCH_LIMIT, CHANGES_LIMIT, CLOSED, QUEUE_FULL, QUEUE_LIMIT, Post
@@ -65,6 +66,17 @@ class MemoryStore:
             if sample.node_id in self.tables.nodes:
                 self.tables.samples[sample.node_id] = sample
 
+    def write_series(self, block: HourBlock) -> None:
+        """Keep an hour of all nodes, and no hour that is older than are kept."""
+        for node_id, row in block.rows():
+            for resolution, hours in self.tables.series.items():
+                rows = hours.setdefault(block.number, {})
+                known, body = rows.get(node_id), row.body(resolution)
+                rows[node_id] = body if known is None else merge(resolution, known, body)
+        for resolution, hours in self.tables.series.items():
+            for hour in [hour for hour in hours if hour <= block.number - KEPT_HOURS[resolution]]:
+                del hours[hour]
+
 
 class MemoryLedger:
     """A ledger over a MemoryStore; everything happens in posted callables, in order, never inside a call."""
@@ -75,6 +87,7 @@ class MemoryLedger:
         self._commands: deque[tuple[Command, Callable[[Outcome], None]]] = deque()
         self._queries: deque[tuple[Query[Any], Callable[[Page[Any]], None]]] = deque()
         self._samples: dict[str, Sample] = {}
+        self._blocks: list[HourBlock] = []
         self._watchers: list[Callable[[Sequence[Change]], None]] = []
         self._is_posted = False
         self._is_closed = False
@@ -104,6 +117,11 @@ class MemoryLedger:
         if flush:
             self.store.write_samples(samples)
 
+    def record_series(self, block: HourBlock) -> None:
+        """See Ledger."""
+        self._blocks.append(block)
+        self._wake()
+
     def flush(self) -> None:
         """See Ledger; here at once."""
         self.store.write_samples([self._samples[node_id] for node_id in sorted(self._samples)])
@@ -121,7 +139,7 @@ class MemoryLedger:
         """See Ledger."""
         if self._is_closed:
             return
-        while self._commands or self._queries:
+        while self._commands or self._queries or self._blocks:
             self._post(partial(deliver, self._post, self._work()))
         self.flush()
         self._is_closed = True
@@ -132,6 +150,7 @@ class MemoryLedger:
         self._commands.clear()
         self._queries.clear()
         self._samples.clear()
+        self._blocks.clear()
 
     def _wake(self) -> None:
         if not self._is_posted:
@@ -148,7 +167,7 @@ class MemoryLedger:
         deliver(self._post, completions)
 
     def _work(self) -> list[Completion]:
-        """Commit a batch, then answer the queries that wait; returns whom to tell what."""
+        """Commit a batch, write the series, then answer the queries that wait; returns whom to tell what."""
         batch = [self._commands.popleft() for _ in range(min(len(self._commands), BATCH_LIMIT))]
         completions: list[Completion] = []
         if batch:
@@ -157,6 +176,8 @@ class MemoryLedger:
             completions += [(done, outcome) for (_command, done), outcome in zip(batch, outcomes)]
             if changed:
                 completions += [(watcher, changed) for watcher in self._watchers]
+        while self._blocks:
+            self.store.write_series(self._blocks.pop(0))
         while self._queries and not self._commands:
             query, done = self._queries.popleft()
             completions.append((done, answer(self.store.tables, self._samples, query)))

@@ -31,12 +31,15 @@ from fleet.server.queries import (
     Page,
     Query,
     Sample,
+    SeriesQuery,
+    SeriesRow,
     WaitingItem,
     WaitingQuery,
     decode_cursor,
     encode_cursor,
     page_of,
 )
+from fleet.server.series import HOUR_MS, KEPT_HOURS
 
 from .memory_rows import Tables
 
@@ -163,6 +166,16 @@ def _figures(tables: Tables, _samples: Samples, _query: FiguresQuery) -> Page[Fi
     return Page((Figures(len(tables.nodes), states, len(tables.artifacts), sum(sizes.values())),))
 
 
+def _series(tables: Tables, _samples: Samples, query: SeriesQuery) -> Page[SeriesRow]:
+    node = tables.nodes.get(query.node_id)
+    if node is None:
+        return Page()
+    hours = tables.series[query.resolution]
+    first = max(query.first, query.last - KEPT_HOURS[query.resolution], node.created_at // HOUR_MS)
+    found = [(hour, hours.get(hour, {}).get(query.node_id)) for hour in range(first, query.last)]
+    return Page(tuple(SeriesRow(hour, body) for hour, body in found if body is not None))
+
+
 def _changes(tables: Tables, _samples: Samples, query: ChangesQuery) -> Page[Change]:
     start = 0 if query.after is None else decode_cursor(query.after, int)[0]
     found = [change for change in tables.changes if change.cursor > start][: query.limit]
@@ -182,5 +195,6 @@ _ANSWERS: dict[type, Callable[[Tables, Samples, Any], Page[Any]]] = {
     ArtifactUseQuery: _artifact_use,
     ContentsQuery: _contents,
     FiguresQuery: _figures,
+    SeriesQuery: _series,
     ChangesQuery: _changes,
 }

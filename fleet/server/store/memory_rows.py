@@ -11,6 +11,7 @@ from fleet.model.nodes import Node
 from fleet.server.changes import Change
 from fleet.server.commands import Outcome
 from fleet.server.queries import Sample
+from fleet.server.series import RESOLUTIONS
 
 _ABSENT: Any = object()
 
@@ -23,6 +24,8 @@ class Tables:
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.samples: dict[str, Sample] = {}
+        # By resolution, hour and node id.
+        self.series: dict[int, dict[int, dict[str, bytes]]] = {resolution: {} for resolution in RESOLUTIONS}
         self.jobs: dict[str, Job] = {}
         self.executions: dict[str, dict[str, Execution]] = {}
         self.counts: dict[str, dict[str, int]] = {}

@@ -21,12 +21,14 @@ from fleet.server.changes import Change
 from fleet.server.commands import UNAVAILABLE, Command, Outcome
 from fleet.server.engine import apply
 from fleet.server.queries import Item, Page, Query, Sample
+from fleet.server.series import HourBlock
 
 from .delivery import Completion, deliver
-from .interface import BATCH_LIMIT, CLOSED, QUEUE_FULL, QUEUE_LIMIT, Post
+from .interface import BATCH_LIMIT, BLOCKS_LIMIT, CLOSED, QUEUE_FULL, QUEUE_LIMIT, Post
 from .migrations import migrate
 from .sqlite_queries import Reader
 from .sqlite_rows import SqliteTx, put_samples
+from .sqlite_series import put_series, remove_left_over
 
 FLUSH_INTERVAL = 15 * 60.0
 """Seconds between two flushes of the samples."""
@@ -39,7 +41,7 @@ _Asked = tuple[Query[Any], Callable[[Page[Any]], None]]
 
 
 class _Flush:
-    """Asks the writer to flush the samples of some nodes, or of all."""
+    """Asks the writer to flush the samples of some nodes, or of all; without any, the series alone."""
 
     def __init__(self, node_ids: Optional[tuple[str, ...]] = None) -> None:
         self.node_ids = node_ids
@@ -61,6 +63,8 @@ class SqliteLedger:
         self._watchers: list[Callable[[Sequence[Change]], None]] = []
         self._samples: dict[str, Sample] = {}
         self._flushing: dict[str, Sample] = {}
+        self._blocks: tuple[HourBlock, ...] = ()  # hours of series not written yet
+        self._tidied_hour: Optional[int] = None  # was written last; what is left over in its place is to be removed
         self._samples_lock = threading.Lock()
         self._writes: queue.SimpleQueue[Union[_Submitted, _Flush, _Close]] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[Union[_Asked, _Close]] = queue.SimpleQueue()
@@ -76,7 +80,7 @@ class SqliteLedger:
         except (sqlite3.Error, UsageError):
             self._connection.close()
             raise
-        self._reader = Reader(self._read_connection, self._buffered_sample)
+        self._reader = Reader(self._read_connection, self._buffered_sample, self._buffered_series)
         self._write_thread = threading.Thread(target=self._write, name="ledger-writer", daemon=True)
         self._read_thread = threading.Thread(target=self._read, name="ledger-reader", daemon=True)
         self._write_thread.start()
@@ -106,6 +110,14 @@ class SqliteLedger:
         if flush:
             self._writes.put(_Flush(tuple(sample.node_id for sample in samples)))
 
+    def record_series(self, block: HourBlock) -> None:
+        """See Ledger."""
+        with self._samples_lock:
+            for lost in self._blocks[: 1 - BLOCKS_LIMIT]:
+                _logger.error("the series of hour %d could not be written and are lost", lost.number)
+            self._blocks = (*self._blocks[1 - BLOCKS_LIMIT :], block)
+        self._writes.put(_Flush(()))
+
     def flush(self) -> None:
         """See Ledger."""
         self._writes.put(_Flush())
@@ -134,15 +146,22 @@ class SqliteLedger:
         try:
             is_closing = False
             while not is_closing:
-                batch, flushes, is_closing = self._gather(max(0.0, flush_at - time.monotonic()))
+                is_tidying = self._tidied_hour is not None
+                wait = 0.0 if is_tidying else max(0.0, flush_at - time.monotonic())
+                batch, flushes, is_closing = self._gather(wait)
                 if batch:
                     self._commit(batch)
                     batch = []
                 if is_closing or time.monotonic() >= flush_at or any(flush.node_ids is None for flush in flushes):
                     self._flush_samples(None)
+                    self._write_series()
                     flush_at = time.monotonic() + self._flush_interval
                 elif flushes:
                     self._flush_samples([node_id for flush in flushes for node_id in flush.node_ids or ()])
+                    if any(not flush.node_ids for flush in flushes):
+                        self._write_series()
+                if is_tidying and not is_closing:
+                    self._tidy()
         finally:
             # Reached early only by an error in our own code: nobody is to wait for ever because of it.
             self._is_closed = True
@@ -249,6 +268,35 @@ class SqliteLedger:
                 self._samples = {**self._flushing, **self._samples}
             self._flushing = {}
 
+    def _write_series(self) -> None:
+        """Write the hours in memory, each in one transaction; they stay in memory if that fails."""
+        for block in self._blocks:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                put_series(self._connection, block)
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                _logger.error("the series of hour %d could not be written: %s", block.number, error)
+                self._roll_back()
+                return
+            with self._samples_lock:
+                self._blocks = tuple(left for left in self._blocks if left is not block)
+            self._tidied_hour = block.number
+
+    def _tidy(self) -> None:
+        """Remove a chunk of the series that are too old."""
+        assert self._tidied_hour is not None
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            has_more = remove_left_over(self._connection, self._tidied_hour)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            _logger.error("old series could not be removed: %s", error)
+            self._roll_back()
+            has_more = False  # tried again when the next hour is written
+        if not has_more:
+            self._tidied_hour = None
+
     # --- the reader's thread ---
 
     def _read(self) -> None:
@@ -275,6 +323,10 @@ class SqliteLedger:
     def _buffered_sample(self, node_id: str) -> Optional[Sample]:
         with self._samples_lock:
             return self._samples.get(node_id) or self._flushing.get(node_id)
+
+    def _buffered_series(self, node_id: str, resolution: int) -> list[tuple[int, bytes]]:
+        found = [(block.number, block.row(node_id)) for block in self._blocks]
+        return [(number, row.body(resolution)) for number, row in found if row is not None]
 
 
 def _connect(path: str) -> sqlite3.Connection:

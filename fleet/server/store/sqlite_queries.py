@@ -1,7 +1,7 @@
 """Queries over rows in SQLite, on a connection of their own that only reads."""
 
 import sqlite3
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import msgspec
 
@@ -32,6 +32,8 @@ from fleet.server.queries import (
     Page,
     Query,
     Sample,
+    SeriesQuery,
+    SeriesRow,
     WaitingItem,
     WaitingQuery,
     decode_cursor,
@@ -52,8 +54,10 @@ from .sqlite_rows import (
     job_of,
     node_of,
 )
+from .sqlite_series import read_series
 
 BufferedSample = Callable[[str], Optional[Sample]]
+BufferedSeries = Callable[[str, int], Sequence[tuple[int, bytes]]]
 
 _LAST_KEY = 9223372036854775807
 _NODES = f"""
@@ -74,12 +78,18 @@ _CONTENTS = """
 
 
 class Reader:
-    """Answers queries, each from one state of the database; `buffered` finds samples that are not flushed yet."""
+    """Answers queries, each from one state of the database.
 
-    def __init__(self, connection: sqlite3.Connection, buffered: BufferedSample) -> None:
+    `buffered` finds the sample of a node that is not flushed yet, `buffered_series` the hours that are not.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, buffered: BufferedSample, buffered_series: BufferedSeries
+    ) -> None:
         self._connection = connection
         self._execute = connection.execute
         self._buffered = buffered
+        self._buffered_series = buffered_series
         self._answers: dict[type, Callable[[Any], Page[Any]]] = {
             JobQuery: self._job,
             JobsQuery: self._jobs,
@@ -93,6 +103,7 @@ class Reader:
             ArtifactUseQuery: self._artifact_use,
             ContentsQuery: self._contents,
             FiguresQuery: self._figures,
+            SeriesQuery: self._series,
             ChangesQuery: self._changes,
         }
 
@@ -208,6 +219,15 @@ class Reader:
         ).fetchone()
         states = dict(self._execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
         return Page((Figures(nodes, states, artifacts, size),))
+
+    def _series(self, query: SeriesQuery) -> Page[SeriesRow]:
+        # Those in memory first: what is written in between is then found at both places, and not at neither.
+        buffered = self._buffered_series(query.node_id, query.resolution)
+        bodies = read_series(self._connection, query.node_id, query.resolution, query.first, query.last)
+        for hour, body in buffered:
+            if query.first <= hour < query.last:
+                bodies[hour] = body
+        return Page(tuple(SeriesRow(hour, bodies[hour]) for hour in sorted(bodies)))
 
     def _changes(self, query: ChangesQuery) -> Page[Change]:
         start = 0 if query.after is None else decode_cursor(query.after, int)[0]

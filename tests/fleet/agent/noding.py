@@ -44,7 +44,10 @@ class ScriptedServer:
         self.contents: dict[str, bytes] = {}
         self._answers: dict[tuple[str, str], list[Said]] = {}
         paths = ("/nodes", "/health", "/updates", "/updates/{id}", "/firmware/{id}")
-        self.site = Site(*(Resource(path, get=self._get, post=self._get, put=self._get) for path in paths))
+        get = self._get
+        self.site = Site(
+            *(Resource(path, get=get, post=get, put=get, ipatch=get, conditional=True) for path in paths)
+        )
         self.core = EndpointCore(world.entropy("server"), site=self.site)
         self.host.boot(self.core)
         registered = {"node_id": "n1", "status": "", "servers": [], "health_interval": 60, "time": ""}

@@ -23,8 +23,8 @@ OURS = {
         "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
         "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock",
         "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.artifacts",
-        "model.executions", "model.formats", "model.health", "model.jobs", "model.nodes", "model.requirements",
-        "model.targets", "model.times",
+        "model.executions", "model.formats", "model.health", "model.jobs", "model.mergepatch", "model.nodes",
+        "model.requirements", "model.targets", "model.times",
     },
     "minicoap": {
         "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.udp", "codec", "codec.codes",

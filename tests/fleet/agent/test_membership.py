@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from fleet.host.facts import HostHealth
+from fleet.model.mergepatch import merge_patch
 from minicoap.codec import codes
-from minicoap.core.request import Response
+from minicoap.codec.contentformats import JSON, MERGE_PATCH
+from minicoap.codec.options import IF_MATCH
+from minicoap.core.request import Request, Response
 from tests.fleet.agent.noding import EPOCH, Node, told
+from tests.fleet.pretended import FixedFacts
 
 
 def interval(node, path="/health", method="PUT"):
@@ -132,3 +139,164 @@ def test_the_server_restarting_is_survived():
     node.until(lambda: len(node.server.of("PUT", "/health")) == 3, timeout=600)
 
     assert len(node.server.of("POST", "/nodes")) == 1, "registered anew though the server knew it"
+
+
+# What changed
+
+
+class Kept:
+    """A server that keeps the node's report as the real one does, and names it by how many there were."""
+
+    def __init__(self, node: Node) -> None:
+        self.health: dict = {}
+        self.number = 0
+        self.refusals: list[int] = []  # codes that the next patches are answered with
+        node.server.say("PUT", "/health", self.put)
+        node.server.say("iPATCH", "/health", self.patch)
+
+    @property
+    def tag(self) -> bytes:
+        return b"%d" % self.number
+
+    def put(self, request: Request) -> Response:
+        self.health = json.loads(request.payload)
+        return self.taken()
+
+    def patch(self, request: Request) -> Response:
+        if self.refusals:
+            return Response(self.refusals.pop(0))
+        if request.options.all(IF_MATCH) != (self.tag,):
+            return Response(codes.PRECONDITION_FAILED)
+        assert request.content_format == MERGE_PATCH
+        self.health = merge_patch(self.health, json.loads(request.payload))
+        return self.taken()
+
+    def taken(self) -> Response:
+        self.number += 1
+        body = b'{"status": "ok", "time": "", "jobs": [], "servers": []}'
+        return Response(codes.CHANGED, body, JSON, etag=self.tag)
+
+
+class Facts(FixedFacts):
+    """Facts that can be changed."""
+
+    def __init__(self) -> None:
+        self.now = HostHealth(15.5, 45.2, 30.1, 42.5, {"ssh": True, "docker": False})
+
+    def health(self, services):
+        return self.now
+
+
+def patching_node():
+    node = Node(services=("ssh", "docker"))
+    kept = Kept(node)
+    facts = Facts()
+    node.boot()
+    node.agent.membership._facts = facts
+    node.until(lambda: kept.number == 1)
+    return node, kept, facts
+
+
+def bodies(node, method="iPATCH"):
+    return [asked.body for asked in node.server.of(method, "/health")]
+
+
+def test_after_a_whole_report_only_what_changed_is_reported():
+    node, kept, facts = patching_node()
+    node.until(lambda: kept.number == 2)
+    facts.now = facts.now._replace(cpu_percent=20.04, services_status={"ssh": True, "docker": True})
+    node.until(lambda: kept.number == 3)
+    facts.now = facts.now._replace(temperature=None)
+    node.until(lambda: kept.number == 4)
+
+    assert len(bodies(node, "PUT")) == 1
+    first, second, third = bodies(node)
+    assert first == {"node_id": "n1"}
+    assert second == {
+        "node_id": "n1", "cpu_percent": 20.0, "overall_healthy": True, "services_status": {"docker": True},
+        "error_messages": [],
+    }  # fmt: skip
+    assert third == {"node_id": "n1", "temperature": None}
+    assert kept.health == {
+        "node_id": "n1", "overall_healthy": True, "cpu_percent": 20.0, "memory_percent": 45.2, "disk_percent": 30.1,
+        "services_status": {"ssh": True, "docker": True}, "error_messages": [],
+    }  # fmt: skip
+
+
+def test_what_changes_by_less_than_a_tenth_is_unchanged():
+    node, kept, facts = patching_node()
+    facts.now = facts.now._replace(cpu_percent=15.52, memory_percent=45.249, disk_percent=30.051, temperature=42.46)
+    node.until(lambda: kept.number == 2)
+
+    assert bodies(node) == [{"node_id": "n1"}]
+
+
+def test_all_of_it_is_reported_once_an_hour():
+    node, kept, _facts = patching_node()
+    node.world.run_for(3 * 3600)
+
+    times = [asked.at for asked in node.server.of("PUT", "/health")]
+    waits = [later - earlier for earlier, later in zip(times, times[1:])]
+    assert len(times) in (3, 4)
+    assert all(3600 <= wait <= 3661 for wait in waits)
+    assert kept.number > 170, "nothing was left out in between"
+
+
+def test_a_server_that_does_not_have_the_last_report_gets_all_of_it_at_once():
+    node, kept, _facts = patching_node()
+    node.until(lambda: kept.number == 3)
+    kept.number += 7  # it is another one that the server has
+    asked = len(node.server.asked)
+
+    node.until(lambda: len(node.server.asked) == asked + 2)
+
+    refused, whole = node.server.asked[-2:]
+    assert (refused.method, whole.method) == ("iPATCH", "PUT")
+    assert whole.at - refused.at < 0.1
+    node.until(lambda: len(node.server.asked) == asked + 3)
+    assert node.server.asked[-1].method == "iPATCH"
+
+
+@pytest.mark.parametrize(
+    "code", [codes.SERVICE_UNAVAILABLE, codes.TOO_MANY_REQUESTS, codes.METHOD_NOT_ALLOWED, codes.UNPROCESSABLE_ENTITY]
+)
+def test_a_server_that_refuses_what_changed_for_another_reason_gets_all_of_it_after_a_while(code):
+    node, kept, _facts = patching_node()
+    kept.refusals.append(code)
+
+    node.until(lambda: len(bodies(node, "PUT")) == 2)
+
+    refused, whole = node.server.asked[-2:]
+    assert (refused.method, whole.method) == ("iPATCH", "PUT")
+    assert 1 <= whole.at - refused.at <= 2.1
+
+
+def test_after_a_report_without_an_answer_all_of_it_is_reported():
+    node, kept, facts = patching_node()
+    node.server.host.crash()
+    facts.now = facts.now._replace(cpu_percent=50.0)
+    node.world.run_for(200)
+    node.server.host.boot(node.server.core)
+
+    node.until(lambda: kept.health["cpu_percent"] == 50.0, timeout=600)
+
+    assert len(bodies(node, "PUT")) == 2
+
+
+def test_a_node_that_registers_anew_reports_all():
+    node, kept, _facts = patching_node()
+    node.until(lambda: kept.number == 2)
+    kept.refusals.append(codes.NOT_FOUND)
+
+    node.until(lambda: len(node.server.of("POST", "/nodes")) == 2)
+    node.until(lambda: kept.number == 3)
+
+    assert [asked.method for asked in node.server.asked[-3:]] == ["iPATCH", "POST", "PUT"]
+
+
+def test_a_server_that_gives_reports_no_name_gets_all_of_it_always():
+    node = Node()
+    node.boot()
+    node.until(lambda: len(node.server.of("PUT", "/health")) == 5)
+
+    assert bodies(node) == []

@@ -6,6 +6,7 @@ import pytest
 
 from fleet.server.notifier import AT_ONCE, Notifier
 from fleet.server.presence import Presences
+from fleet.server.series import Series
 from minicoap.codec import codes
 from minicoap.codec.message import decode
 from minicoap.core.endpoint import EndpointCore
@@ -23,7 +24,7 @@ class Hinting:
         self.host = self.world.host(("server", 5683))
         self.endpoint = EndpointCore(self.world.entropy("server"), limits=limits)
         self.host.boot(self.endpoint)
-        self.presences = Presences(60)
+        self.presences = Presences(60, Series(print))
         self.acknowledged = []
         self.heard = {}
         self.notifier = Notifier(self.endpoint, self.presences, lambda *hint: self.acknowledged.append(hint))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fleet.server.presence import OFFLINE, ONLINE, UNHEALTHY, Presences
+from fleet.server.series import Series
 
 MINUTE = 60_000
 
 
 def test_a_node_that_was_never_heard_of_since_is_offline():
-    presences = Presences(60)
+    presences = Presences(60, Series(print))
 
     assert presences.status(presences.add("n1"), 1_790_000_000_000) == OFFLINE
     assert presences.find("n2") is None
@@ -24,7 +25,7 @@ def test_a_node_that_was_never_heard_of_since_is_offline():
     ],
 )  # fmt: skip
 def test_three_reports_may_be_missing(since, healthy, status):
-    presences = Presences(60)
+    presences = Presences(60, Series(print))
     presence = presences.add("n1")
     presence.seen_at, presence.healthy = 10 * MINUTE, healthy
 
@@ -32,7 +33,7 @@ def test_three_reports_may_be_missing(since, healthy, status):
 
 
 def test_counts_are_over_all_nodes_and_all_statuses():
-    presences = Presences(60)
+    presences = Presences(60, Series(print))
     for name, healthy in (("a", True), ("b", True), ("c", False)):
         presence = presences.add(name)
         presence.seen_at, presence.healthy = 1, healthy
@@ -46,7 +47,7 @@ def test_counts_are_over_all_nodes_and_all_statuses():
 
 
 def test_registering_again_keeps_what_is_known():
-    presences = Presences(60)
+    presences = Presences(60, Series(print))
     presences.add("n1").seen_at = 5
 
     assert presences.add("n1").seen_at == 5
@@ -57,7 +58,7 @@ def test_registering_again_keeps_what_is_known():
     [(b'{"node_id":"n1"}', True), (b'{"node_id":"n1","overall_healthy":false}', False)],
 )
 def test_what_was_flushed_is_taken_up_again(body, healthy):
-    presences = Presences(60)
+    presences = Presences(60, Series(print))
 
     presences.restore("n1", 7, body)
 

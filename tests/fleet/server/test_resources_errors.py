@@ -211,8 +211,9 @@ def test_deleting_what_is_not_there_is_a_success(served, path):
 
 
 METHODS = {
-    "/test": (GET,), "/health": (GET, PUT), "/nodes": (GET, POST), "/nodes/n1": (GET, DELETE),
-    "/nodes/n1/health": (GET,), "/updates": (GET, POST), "/updates/j": (GET,), "/updates/j/status": (GET,),
+    "/test": (GET,), "/health": (GET, PUT, codes.IPATCH), "/nodes": (GET, POST), "/nodes/n1": (GET, DELETE),
+    "/nodes/n1/health": (GET,), "/nodes/n1/metrics": (GET,), "/updates": (GET, POST), "/updates/j": (GET,),
+    "/updates/j/status": (GET,),
     "/firmware": (GET,), "/firmware/f": (GET, PUT, DELETE), "/system": (GET, POST), "/.well-known/core": (GET,),
 }  # fmt: skip
 

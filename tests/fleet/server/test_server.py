@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fleet.server.engine.moves import ACTIVE_LIMIT_MS, PENDING_LIMIT_MS
+from fleet.server.series import FIVE_MINUTES
 from fleet.server.server import FLUSH_INTERVAL, RETRY_ADVANCE
 from minicoap.codec import codes
-from tests.fleet.server.serving import Client, Served, a_listener, a_report
+from tests.fleet.server.serving import EPOCH, Client, Served, a_listener, a_report
 
 GET, POST, PUT, DELETE = codes.GET, codes.POST, codes.PUT, codes.DELETE
 
@@ -165,6 +166,27 @@ def test_samples_are_flushed_every_quarter_of_an_hour():
     served.world.run_for(FLUSH_INTERVAL + 1)
 
     assert b'"cpu_percent": 2' in served.store.tables.samples["n1"].body
+
+
+def test_what_nodes_measured_is_written_when_the_hour_is_over_and_before_a_stop():
+    served = Served()
+    served.register("n1")
+    written = served.store.tables.series[FIVE_MINUTES]
+    hour = int(EPOCH) // 3600
+    for _ in range(2):
+        served.told(PUT, "/health", {"node_id": "n1", "cpu_percent": 10})
+        assert hour not in written
+
+        served.world.run_for(3600 - (EPOCH + served.world.now) % 3600 + 1)
+
+        assert set(written[hour]) == {"n1"}
+        hour += 1
+    served.world.run_for(7200)
+    assert hour not in written, "an hour without a report has no rows"
+    served.told(PUT, "/health", {"node_id": "n1", "cpu_percent": 10})
+    served.server.stop()
+    served.world.run_for(1)
+    assert len(written) == 3
 
 
 def test_an_idle_server_wakes_for_flushes_only():
