@@ -150,6 +150,7 @@ class Endpoint:
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
         offset: int = 0,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> Response:
         """Send a request with the method `code` and return its response.
 
@@ -157,7 +158,7 @@ class Endpoint:
         `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
         are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
         `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` and `offset` are as
-        in `download`.
+        in `download`. `parameters` are for this request, instead of the endpoint's.
         """
         target = _parse(uri)
         items = list(options)
@@ -182,6 +183,7 @@ class Endpoint:
                 timeout=timeout,
                 sink=sink,
                 offset=offset,
+                parameters=parameters,
             ).cancel
 
         return cast(Response, await self._outcome(target, shell, begin))

@@ -13,6 +13,7 @@ from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1, SIZE2, encode_uint
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Source, as_source, decode_block
 from minicoap.core.exchange import Answer, Exchange, Exchanges
+from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Path, Response
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
 
@@ -58,6 +59,7 @@ class Transfer:
         offset: int,
         szx: int,
         assembled_limit: int,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> None:
         if not 0 <= szx <= MAX_SZX or offset < 0 or offset % (16 << szx):
             raise UsageError(f"offset {offset} has to be a multiple of the block size, szx {szx} from 0 to {MAX_SZX}")
@@ -71,6 +73,7 @@ class Transfer:
         self._done: Optional[Done] = done
         self._confirmable = confirmable
         self._timeout = timeout
+        self._parameters = parameters
         self._assembled = BytesClientSink(assembled_limit) if sink is None else None
         self._sink: ClientSink = sink if sink is not None else self._assembled  # type: ignore[assignment]
         self._szx1 = szx
@@ -125,6 +128,7 @@ class Transfer:
             timeout=self._timeout,
             on_answer=self._answered,
             now=now,
+            parameters=self._parameters,
         )
         if isinstance(exchange, NetworkError):
             return exchange

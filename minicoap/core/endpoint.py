@@ -122,15 +122,19 @@ class EndpointCore:
         sink: Optional[ClientSink] = None,
         offset: int = 0,
         szx: int = 6,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> Transfer:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
 
         `done` is called once, never from inside this call: with the response, whatever its code, or with the error
         that ended the exchange. `timeout` is the most that a single exchange may take, in seconds. With `sink` the body
         of a successful response goes there, beginning at `offset` bytes (a multiple of the block size, 16 << szx), and
-        the response that `done` gets has no payload. Raises UsageError for arguments that cannot work, NetworkError if
+        the response that `done` gets has no payload. `parameters` are those of this request if the endpoint's will not
+        do (RFC 7252 §4.8). Raises UsageError for arguments that cannot work, NetworkError if
         the endpoint has no room for another request, StorageError if `payload` cannot be read.
         """
+        if parameters is not None:
+            parameters.check()
         items = [(URI_PATH, segment.encode()) for segment in uri_path]
         items.extend((URI_QUERY, argument.encode()) for argument in query)
         if content_format is not None:
@@ -151,6 +155,7 @@ class EndpointCore:
             offset=offset,
             szx=szx,
             assembled_limit=self._limits.assembled_body,
+            parameters=parameters,
         )
         transfer.start(now)
         return transfer

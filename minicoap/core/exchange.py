@@ -58,6 +58,9 @@ class Exchange:
 
     def answer(self, answer: Answer, now: float) -> None:
         """End it with a response or an error."""
+        if self.outgoing is not None and isinstance(answer, Message):
+            self.exchanges.reliability.responded(self.outgoing, now)
+            self.outgoing = None
         self.close(now)
         self._on_answer(answer, now)
 
@@ -105,11 +108,15 @@ class Exchanges:
         timeout: Optional[float],
         on_answer: Callable[[Answer, float], None],
         now: float,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> Union[Exchange, NetworkError]:
         """Send a request; `on_answer` is called once, never from inside this call, unless an error is returned.
 
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
+        `parameters` are the request's own, if not the endpoint's.
         """
+        if parameters is None:
+            parameters = self._parameters
         peer = self._peers.reach(path, now)
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
@@ -117,15 +124,21 @@ class Exchanges:
         while token in peer.exchanges:
             token = self._entropy.token(_TOKEN_LENGTH)
         exchange = Exchange(self, peer, token, on_answer)
-        if confirmable:
-            exchange.outgoing = self.reliability.send(peer, code, token, options, payload, now, exchange.sent)
-            if exchange.outgoing is None:
-                return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
-        else:
-            self.reliability.send_unreliably(peer, code, token, options, payload)
+        exchange.outgoing = self.reliability.send(
+            peer,
+            code,
+            token,
+            options,
+            payload,
+            now,
+            exchange.sent,
+            confirmable=confirmable,
+            parameters=parameters,
+        )
+        if exchange.outgoing is None:
+            return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
         peer.exchanges[token] = exchange
         if timeout is None:
-            parameters = self._parameters
             timeout = parameters.exchange_lifetime if confirmable else parameters.max_transmit_wait
             exchange.timer = self._timers.after(timeout, now, exchange.timed_out)
         else:

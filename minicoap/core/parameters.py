@@ -6,17 +6,26 @@ from typing import NamedTuple
 
 from minicoap.errors import UsageError
 
+_ACK_TIMEOUT = 2.0  # seconds; with NSTART what §4.8 found to be safe in the Internet
+_NSTART = 1
+
 
 class TransmissionParameters(NamedTuple):
-    """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s."""
+    """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s.
 
-    ack_timeout: float = 2.0
+    An endpoint has one such value, and a request may bring its own. `congestion_controlled` says that something else
+    sees to it that the network is not overrun, such as an estimator of round-trip times or a link that is one's own;
+    only then may NSTART be raised or ACK_TIMEOUT shortened (§4.8.1), and PROBING_RATE is not enforced (§4.7).
+    """
+
+    ack_timeout: float = _ACK_TIMEOUT
     ack_random_factor: float = 1.5
     max_retransmit: int = 4
-    nstart: int = 1
+    nstart: int = _NSTART
     default_leisure: float = 5.0
     probing_rate: float = 1.0
     max_latency: float = 100.0
+    congestion_controlled: bool = False
 
     @property
     def max_transmit_span(self) -> float:
@@ -48,6 +57,14 @@ class TransmissionParameters(NamedTuple):
         if self.ack_timeout <= 0 or self.ack_random_factor < 1 or self.max_retransmit < 0 or self.nstart < 1:
             raise UsageError(
                 "ack_timeout must be above 0, ack_random_factor and nstart at least 1, max_retransmit at least 0"
+            )
+        if self.probing_rate <= 0 or self.default_leisure < 0 or self.max_latency < 0:
+            raise UsageError("probing_rate must be above 0, default_leisure and max_latency at least 0")
+        if not self.congestion_controlled and (self.nstart > _NSTART or self.ack_timeout < _ACK_TIMEOUT):
+            # §4.8.1: MUST NOT without mechanisms that ensure congestion control safety
+            raise UsageError(
+                f"nstart above {_NSTART} or ack_timeout below {_ACK_TIMEOUT:g} s overruns networks; "
+                "set congestion_controlled=True where something else prevents that"
             )
         return self
 

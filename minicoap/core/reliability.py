@@ -8,6 +8,7 @@ answer follows as a message of its own (§5.2).
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Callable, Optional, Protocol, Union
 
@@ -21,6 +22,8 @@ from minicoap.core.peer import Peer, Peers
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
+
+logger = logging.getLogger(__name__)
 
 Outcome = Callable[[Optional[CoapError], float], None]
 """Told once how a confirmable message fared: None for acknowledged, else the error; and the time."""
@@ -47,34 +50,66 @@ class Above(Protocol):
 
 
 class Outgoing:
-    """A confirmable message until it is acknowledged, rejected or given up."""
+    """An interaction that NSTART counts (§4.7).
+
+    A confirmable message until it is acknowledged, rejected or given up; a non-confirmable request until there is a
+    response, or none is expected any more.
+    """
 
     __slots__ = (
-        "data", "message_id", "on_outcome", "peer", "reliability", "retransmissions", "timeout", "timer", "token",
+        "confirmable", "data", "message_id", "on_outcome", "parameters", "peer", "reliability", "retransmissions",
+        "sent_at", "timeout", "timer", "token",
     )  # fmt: skip
 
     def __init__(
-        self, reliability: Reliability, peer: Peer, message_id: int, token: bytes, data: bytes, on_outcome: Outcome
+        self,
+        reliability: Reliability,
+        peer: Peer,
+        confirmable: bool,
+        message_id: int,
+        token: bytes,
+        data: bytes,
+        on_outcome: Outcome,
+        parameters: TransmissionParameters,
     ) -> None:
         self.reliability = reliability
         self.peer = peer
+        self.confirmable = confirmable
         self.message_id = message_id
         self.token = token
         self.data = data
         self.on_outcome = on_outcome
+        self.parameters = parameters
+        self.sent_at = 0.0
         self.retransmissions = 0
         self.timeout = 0.0
         self.timer: Optional[Timer] = None
+
+    @property
+    def expected_until(self) -> float:
+        """Until when silence holds back the next message: a silent peer is sent PROBING_RATE on average (§4.7).
+
+        No longer, though, than a confirmable message would stand there, which sends five times as much meanwhile.
+        """
+        parameters = self.parameters
+        if parameters.congestion_controlled:
+            return self.sent_at
+        sent = len(self.data) * (self.retransmissions + 1)
+        return self.sent_at + min(sent / parameters.probing_rate, parameters.max_transmit_wait)
 
     def timed_out(self, now: float) -> None:
         """No acknowledgement has come in time: repeat the message, or give up."""
         self.reliability.outgoing_timed_out(self, now)
 
+    def unexpected(self, now: float) -> None:
+        """Nothing is expected any more: another interaction may take its place."""
+        self.reliability.settle(self, now)
+
 
 class Pending:
     """A request whose answer is not there yet."""
 
-    __slots__ = ("acknowledged", "key", "message", "path", "reliability", "remembers", "timer")
+    __slots__ = ("acknowledged", "deadline", "key", "message", "path", "reliability", "remembers", "timer")
 
     def __init__(self, reliability: Reliability, message: Message, path: Path, key: int, remembers: bool) -> None:
         self.reliability = reliability
@@ -84,6 +119,7 @@ class Pending:
         self.remembers = remembers
         self.acknowledged = False
         self.timer: Optional[Timer] = None
+        self.deadline: Optional[Timer] = None  # None once it is over
 
     def acknowledge(self, now: float) -> None:
         """Send the empty acknowledgement: the answer will be late (§5.2.2)."""
@@ -93,6 +129,10 @@ class Pending:
     def answered(self, request: Request, response: Response, now: float) -> None:
         """Send the answer."""
         self.reliability.pending_answered(self, request, response, now)
+
+    def forgotten(self, now: float) -> None:
+        """Nobody has answered it in all this time."""
+        self.reliability.pending_forgotten(self)
 
 
 class Reliability:
@@ -133,16 +173,29 @@ class Reliability:
     # Sending
 
     def send(
-        self, peer: Peer, code: int, token: bytes, options: Options, payload: bytes, now: float, on_outcome: Outcome
+        self,
+        peer: Peer,
+        code: int,
+        token: bytes,
+        options: Options,
+        payload: bytes,
+        now: float,
+        on_outcome: Outcome,
+        *,
+        confirmable: bool = True,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> Optional[Outgoing]:
-        """Send a confirmable message, at once or when NSTART allows (§4.7); None if its queue is full.
+        """Send a confirmable message or a non-confirmable request, at once or when NSTART allows (§4.7).
 
-        `on_outcome` is called once, never from inside this call.
+        Returns None if its queue is full. `on_outcome` is called at most once, never from inside this call: for a
+        confirmable message when its fate is known, for another only if it is rejected or the path fails.
         """
         message_id = peer.next_message_id()
-        data = encode(Message(CON, code, message_id, token, options, payload))
-        outgoing = Outgoing(self, peer, message_id, token, data, on_outcome)
-        if len(peer.outstanding) < self._parameters.nstart:
+        data = encode(Message(CON if confirmable else NON, code, message_id, token, options, payload))
+        outgoing = Outgoing(
+            self, peer, confirmable, message_id, token, data, on_outcome, parameters or self._parameters
+        )
+        if len(peer.outstanding) < outgoing.parameters.nstart:
             self._transmit_first(outgoing, now)
             return outgoing
         if peer.waiting is None:
@@ -153,20 +206,37 @@ class Reliability:
         return outgoing
 
     def send_unreliably(self, peer: Peer, code: int, token: bytes, options: Options, payload: bytes) -> None:
-        """Send a non-confirmable message (§4.3)."""
+        """Send a non-confirmable message that asks for no response (§4.3)."""
         self._outbox.append((encode(Message(NON, code, peer.next_message_id(), token, options, payload)), peer.path))
 
     def send_empty(self, type: int, message_id: int, path: Path) -> None:
         """Send an empty message: acknowledgement or reset (§4.1)."""
         self._outbox.append((bytes((VERSION_BITS | type << 4, 0, message_id >> 8, message_id & 0xFF)), path))
 
+    def responded(self, outgoing: Outgoing, now: float) -> None:
+        """A response has come, which says all that an acknowledgement would; the outcome is not told (§5.2.2)."""
+        if outgoing.peer.outstanding.get(outgoing.message_id) is outgoing:
+            self.settle(outgoing, now)
+
     def withdraw(self, outgoing: Outgoing, now: float) -> None:
-        """Stop repeating a message; its outcome is not told."""
+        """Stop repeating a message that nobody waits for any more; its outcome is not told.
+
+        Giving up early is no licence to send more: towards a silent peer it keeps its place among the outstanding ones
+        for as long as PROBING_RATE has it (§4.7). A sign of life frees that at once.
+        """
         peer = outgoing.peer
-        if peer.outstanding.get(outgoing.message_id) is outgoing:
-            self._settle(outgoing, now)
-        elif peer.waiting is not None and outgoing in peer.waiting:
-            peer.waiting.remove(outgoing)
+        if peer.outstanding.get(outgoing.message_id) is not outgoing:
+            if peer.waiting is not None and outgoing in peer.waiting:
+                peer.waiting.remove(outgoing)
+            return
+        outgoing.on_outcome = _ignore_outcome
+        until = outgoing.expected_until
+        if until <= now:
+            self.settle(outgoing, now)
+            return
+        if outgoing.timer is not None:
+            outgoing.timer.cancel()
+        outgoing.timer = self._timers.at(until, outgoing.unexpected)
 
     def fail_all(self, peer: Peer, error: CoapError, now: float) -> None:
         """Give up every message to a peer that cannot be reached."""
@@ -174,11 +244,19 @@ class Reliability:
         peer.waiting = None
         for outgoing in failed:
             if peer.outstanding.get(outgoing.message_id) is outgoing:
-                self._settle(outgoing, now)
+                self.settle(outgoing, now)
             outgoing.on_outcome(error, now)
 
     def _transmit_first(self, outgoing: Outgoing, now: float) -> None:
-        parameters = self._parameters
+        parameters = outgoing.parameters
+        outgoing.sent_at = now
+        if not outgoing.confirmable:
+            self._outbox.append((outgoing.data, outgoing.peer.path))
+            until = outgoing.expected_until
+            if until > now:
+                outgoing.peer.outstanding[outgoing.message_id] = outgoing
+                outgoing.timer = self._timers.at(until, outgoing.unexpected)
+            return
         outgoing.peer.outstanding[outgoing.message_id] = outgoing
         # §4.2: the initial timeout is drawn from ACK_TIMEOUT to ACK_TIMEOUT * ACK_RANDOM_FACTOR, then doubled.
         outgoing.timeout = self._entropy.uniform(
@@ -192,8 +270,8 @@ class Reliability:
 
     def outgoing_timed_out(self, outgoing: Outgoing, now: float) -> None:
         """Repeat a message with twice the timeout, or give it up after MAX_RETRANSMIT times (§4.2)."""
-        if outgoing.retransmissions >= self._parameters.max_retransmit:
-            self._settle(outgoing, now)
+        if outgoing.retransmissions >= outgoing.parameters.max_retransmit:
+            self.settle(outgoing, now)
             outgoing.on_outcome(
                 RequestTimeout(f"no acknowledgement after {outgoing.retransmissions + 1} transmissions"), now
             )
@@ -203,13 +281,13 @@ class Reliability:
         self._outbox.append((outgoing.data, outgoing.peer.path))
         self._arm(outgoing, now)
 
-    def _settle(self, outgoing: Outgoing, now: float) -> None:
+    def settle(self, outgoing: Outgoing, now: float) -> None:
         """Take a message out of the outstanding ones and let the next in line go."""
         peer = outgoing.peer
         del peer.outstanding[outgoing.message_id]
         if outgoing.timer is not None:
             outgoing.timer.cancel()
-        while peer.waiting and len(peer.outstanding) < self._parameters.nstart:
+        while peer.waiting and len(peer.outstanding) < peer.waiting[0].parameters.nstart:
             self._transmit_first(peer.waiting.popleft(), now)
 
     # Receiving
@@ -226,9 +304,9 @@ class Reliability:
             return
         peer = self._peers.find(path)
         outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
-        if outgoing is None or message.type == NON:
+        if outgoing is None or message.type == NON or (message.type == ACK and not outgoing.confirmable):
             return
-        self._settle(outgoing, now)
+        self.settle(outgoing, now)
         error = None if message.type == ACK else ResetError("the peer rejected the message with a reset")
         outgoing.on_outcome(error, now)
 
@@ -237,9 +315,9 @@ class Reliability:
         peer = self._peers.find(path)
         if message.type == ACK:
             outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
-            if outgoing is None or outgoing.token != message.token:
+            if outgoing is None or not outgoing.confirmable or outgoing.token != message.token:
                 return
-            self._settle(outgoing, now)
+            self.settle(outgoing, now)
             outgoing.on_outcome(None, now)
             self._above.response_received(message, peer, now)
             return
@@ -254,10 +332,10 @@ class Reliability:
         # A repetition of a response taken before is acknowledged again, though nobody waits for it any more.
         key = peer.index << 16 | message.message_id
         record = _record(0, message)
-        if self._answers.recall(key) == record:
+        if self._answers.recall(key, now) == record:
             self.send_empty(ACK, message.message_id, path)
         elif self._above.response_received(message, peer, now):
-            self._answers.remember(key, record, now)
+            self._answers.remember(key, record, self._parameters.exchange_lifetime, now)
             self.send_empty(ACK, message.message_id, path)
         else:
             self.send_empty(RST, message.message_id, path)
@@ -282,7 +360,7 @@ class Reliability:
             if peer is None:
                 return
             key = peer.index << 16 | message.message_id
-            known = self._answers.recall(key)
+            known = self._answers.recall(key, now)
             if known is not None and self._is_repetition(known, message, path):
                 return
         answer: Union[Response, Deferred]
@@ -298,7 +376,11 @@ class Reliability:
             answer = self._above.late_response(answer.request, early)
         data = self._reply(message, path, answer, now)
         if remembers and data is not None:
-            self._answers.remember(key, data, now)
+            self._answers.remember(key, data, self._lifetime(message), now)
+
+    def _lifetime(self, message: Message) -> float:
+        """How long the message ID of `message` means this message and no other (§4.4)."""
+        return self._parameters.exchange_lifetime if message.type == CON else self._parameters.non_lifetime
 
     def _is_repetition(self, known: Union[bytes, Pending], message: Message, path: Path) -> bool:
         """Answer a repeated request as the first was; the same ID with another token is a new request."""
@@ -345,17 +427,18 @@ class Reliability:
             return
         key = peer.index << 16 | message.message_id
         pending = Pending(self, message, path, key, remembers)
-        self._answers.remember(key, pending, now)
+        lifetime = self._lifetime(message)
+        self._answers.remember(key, pending, lifetime, now)
         self._pending += 1
+        pending.deadline = self._timers.after(lifetime, now, pending.forgotten)
         if message.type == CON:
             pending.timer = self._timers.after(self._limits.piggyback_delay, now, pending.acknowledge)
         answer.on_resolved(pending.answered)
 
     def pending_answered(self, pending: Pending, request: Request, response: Response, now: float) -> None:
         """Send a late answer: piggybacked if its acknowledgement is still owed, else confirmable on its own."""
-        self._pending -= 1
-        if pending.timer is not None:
-            pending.timer.cancel()
+        if not self._end(pending):
+            return
         response = self._above.late_response(request, response)
         message = pending.message
         data: Optional[bytes]
@@ -367,11 +450,32 @@ class Reliability:
             data = self._reply(message, pending.path, response, now)
             if not pending.remembers:
                 data = None
-        if self._answers.recall(pending.key) not in (pending, None):
+        if self._answers.recall(pending.key, now) not in (pending, None):
             return  # another request has the message ID by now
         self._answers.forget(pending.key)
         if data is not None:
-            self._answers.remember(pending.key, data, now)
+            self._answers.remember(pending.key, data, self._lifetime(message), now)
+
+    def pending_forgotten(self, pending: Pending) -> None:
+        """Give up a request that nobody has answered within the lifetime of its message ID.
+
+        In silence: a client stops expecting a response by then (§4.7), its token may belong to another request, and
+        what is sent to say so would be rejected. An answer that is given after all is dropped.
+        """
+        if self._end(pending):
+            self._answers.forget(pending.key)
+            logger.warning("a deferred answer was never given: %r from %s", pending.message, pending.path[0])
+
+    def _end(self, pending: Pending) -> bool:
+        """Count a pending request no more; False if that was done before."""
+        if pending.deadline is None:
+            return False
+        pending.deadline.cancel()
+        pending.deadline = None
+        self._pending -= 1
+        if pending.timer is not None:
+            pending.timer.cancel()
+        return True
 
     def _send_separately(self, response: Response, token: bytes, path: Path, now: float) -> None:
         """Send a late answer as a message of its own, without reliability if too many wait for this peer (§5.2.2)."""

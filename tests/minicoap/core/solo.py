@@ -15,6 +15,7 @@ from minicoap.simulate.entropy import SeededEntropy
 PEER: Path = ("192.0.2.1", 5683)
 OTHER: Path = ("192.0.2.2", 5683)
 LIFETIME = TransmissionParameters().exchange_lifetime
+NON_LIFETIME = TransmissionParameters().non_lifetime
 Outcome = Union[Response, CoapError]
 
 
