@@ -150,6 +150,7 @@ class Endpoint:
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
         offset: int = 0,
+        no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
     ) -> Response:
         """Send a request with the method `code` and return its response.
@@ -158,7 +159,9 @@ class Endpoint:
         `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
         are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
         `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` and `offset` are as
-        in `download`. `parameters` are for this request, instead of the endpoint's.
+        in `download`. `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their
+        sum; what is returned then has the code EMPTY (RFC 7967). `parameters` are those of this request if the
+        endpoint's will not do.
         """
         target = _parse(uri)
         items = list(options)
@@ -183,6 +186,7 @@ class Endpoint:
                 timeout=timeout,
                 sink=sink,
                 offset=offset,
+                no_response=no_response,
                 parameters=parameters,
             ).cancel
 

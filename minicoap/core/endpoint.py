@@ -10,20 +10,20 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, Optional, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import Options, decode
-from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint
+from minicoap.codec.message import LONGEST_TOKEN, Options, decode
+from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, IF_NONE_MATCH, NO_RESPONSE, URI_PATH, URI_QUERY, encode_uint
 from minicoap.core.block_client import Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import ClientSink, Source
 from minicoap.core.entropy import Entropy
-from minicoap.core.exchange import Exchanges
+from minicoap.core.exchange import Answer, Exchanges
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
-from minicoap.core.request import Path, Response
+from minicoap.core.request import ALL_CLASSES, Path, Response
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timers
-from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError
+from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError, UsageError
 
 
 class EndpointCore:
@@ -50,7 +50,7 @@ class EndpointCore:
         self._decoded: dict[bytes, Options] = {}
         self._peers = Peers(entropy, self._timers, limits.peers, lifetime)
         self._blocks = BlockServer(self.site, self._timers, limits, lifetime)
-        self._exchanges = Exchanges(self.site, self._blocks, self._peers, self._timers, entropy, parameters)
+        self._exchanges = Exchanges(self.site, self._blocks, self._peers, self._timers, entropy, parameters, limits)
         self._reliability = Reliability(
             self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
@@ -122,6 +122,7 @@ class EndpointCore:
         sink: Optional[ClientSink] = None,
         offset: int = 0,
         szx: int = 6,
+        no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
     ) -> Transfer:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
@@ -129,7 +130,9 @@ class EndpointCore:
         `done` is called once, never from inside this call: with the response, whatever its code, or with the error
         that ended the exchange. `timeout` is the most that a single exchange may take, in seconds. With `sink` the body
         of a successful response goes there, beginning at `offset` bytes (a multiple of the block size, 16 << szx), and
-        the response that `done` gets has no payload. `parameters` are those of this request if the endpoint's will not
+        the response that `done` gets has no payload. `no_response` says which responses are not wanted: 2 for 2.xx, 8
+        for 4.xx, 16 for 5.xx, or their sum; `done` gets one with the code EMPTY where none is to come, or none has come
+        in time (RFC 7967). `parameters` are those of this request if the endpoint's will not
         do (RFC 7252 §4.8). Raises UsageError for arguments that cannot work, NetworkError if
         the endpoint has no room for another request, StorageError if `payload` cannot be read.
         """
@@ -141,6 +144,12 @@ class EndpointCore:
             items.append((CONTENT_FORMAT, encode_uint(content_format)))
         if accept is not None:
             items.append((ACCEPT, encode_uint(accept)))
+        if no_response:
+            if no_response & ~ALL_CLASSES:
+                raise UsageError(f"no_response {no_response} is no sum of 2, 8 and 16")
+            if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << szx:
+                raise UsageError("a body that travels in blocks needs the responses to them")
+            items.append((NO_RESPONSE, encode_uint(no_response)))
         items.extend(options)
         transfer = Transfer(
             self._exchanges,
@@ -172,6 +181,37 @@ class EndpointCore:
         peer = self._peers.reach(path, now)
         if peer is None or self._reliability.send(peer, codes.EMPTY, b"", Options(), b"", now, on_outcome) is None:
             raise NetworkError("too many messages are under way; see Limits")
+
+    def try_token_length(
+        self, path: Path, length: int, done: Callable[[Union[bool, CoapError]], None], now: float
+    ) -> None:
+        """Find out whether the server at `path` takes tokens of `length` bytes (RFC 8974 §2.2.2).
+
+        `done` is called with that, or with the error that kept the server from saying so; the answer may be relied on
+        for half an hour. Raises NetworkError if there is no room, UsageError for a length that no token has.
+        """
+        if not 0 <= length <= LONGEST_TOKEN:
+            raise UsageError(f"a token has 0 to {LONGEST_TOKEN} bytes, not {length}")
+
+        def on_answer(answer: Answer, when: float) -> None:
+            if isinstance(answer, CoapError):
+                done(False if isinstance(answer, ResetError) else answer)
+            else:  # a server that can never take it says 4.00, one that cannot now 5.03
+                done(answer.code not in (codes.BAD_REQUEST, codes.SERVICE_UNAVAILABLE))
+
+        outcome = self._exchanges.request(
+            path,
+            codes.GET,
+            Options(((IF_NONE_MATCH, b""),)),
+            b"",
+            confirmable=True,
+            timeout=None,
+            on_answer=on_answer,
+            now=now,
+            token_length=length,
+        )
+        if isinstance(outcome, NetworkError):
+            raise outcome
 
     # What is kept, for tests and health reports
 

@@ -10,15 +10,28 @@ import logging
 from typing import Callable, Optional, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, PROXY_SCHEME, PROXY_URI, option_name
+from minicoap.codec.message import EXTENDED, NON, Message, Options
+from minicoap.codec.options import (
+    BLOCK1,
+    BLOCK2,
+    DEFINITIONS,
+    ECHO,
+    ETAG,
+    HOP_LIMIT,
+    NO_RESPONSE,
+    PROXY_SCHEME,
+    PROXY_URI,
+    decode_uint,
+    option_name,
+)
 from minicoap.core.block_server import BlockServer
-from minicoap.core.body import MAX_SZX
+from minicoap.core.body import MAX_SZX, decode_block
+from minicoap.core.echo import SAFE_ANSWER, Echo, is_loopback
 from minicoap.core.entropy import Entropy
-from minicoap.core.parameters import TransmissionParameters
+from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Outgoing, Reliability
-from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
+from minicoap.core.reliability import Outgoing, Reliability, ignore_outcome
+from minicoap.core.request import ALL_CLASSES, NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, RequestTimeout
@@ -26,23 +39,46 @@ from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, Req
 logger = logging.getLogger(__name__)
 
 Answer = Union[Message, CoapError]
+_NOTHING = Message(NON, codes.EMPTY, 0)  # the answer to a request that wants none
 _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
+_OVERHEAD = 32  # bytes of header, token and options around a block, about
+_REFUSED = NOT_UNDERSTOOD | _PROXY | 1 << HOP_LIMIT
+_UNCOMMON = _REFUSED | EXTENDED
+_RESHAPING = _BLOCKS | 1 << ETAG  # what makes of a short response another one
 _PLAIN_LIMIT = 16 << MAX_SZX  # the longest payload that needs no block-wise transfer
 
 
 class Exchange:
     """One of our requests until its response is there."""
 
-    __slots__ = ("_on_answer", "exchanges", "outgoing", "peer", "timer", "token")
+    __slots__ = (
+        "_on_answer", "code", "confirmable", "echoed", "exchanges", "options", "outgoing", "parameters", "payload",
+        "peer", "timer", "token", "unwanted",
+    )  # fmt: skip
 
     def __init__(
-        self, exchanges: Exchanges, peer: Peer, token: bytes, on_answer: Callable[[Answer, float], None]
+        self,
+        exchanges: Exchanges,
+        peer: Peer,
+        code: int,
+        options: Options,
+        payload: bytes,
+        confirmable: bool,
+        parameters: TransmissionParameters,
+        on_answer: Callable[[Answer, float], None],
     ) -> None:
         self.exchanges = exchanges
         self.peer = peer
-        self.token = token
+        self.code = code
+        self.options = options
+        self.payload = payload
+        self.confirmable = confirmable
+        self.parameters = parameters
+        self.token = b""
+        self.echoed = False  # repeated with the Echo value that a 4.01 asked for
+        self.unwanted = (options.uint(NO_RESPONSE) or 0) if options.mask & EXTENDED else 0  # classes, as bits
         self.outgoing: Optional[Outgoing] = None
         self.timer: Optional[Timer] = None
         self._on_answer = on_answer
@@ -58,21 +94,28 @@ class Exchange:
 
     def answer(self, answer: Answer, now: float) -> None:
         """End it with a response or an error."""
-        if self.outgoing is not None and isinstance(answer, Message):
-            self.exchanges.reliability.responded(self.outgoing, now)
-            self.outgoing = None
+        if isinstance(answer, Message):
+            self.responded(now)
         self.close(now)
         self._on_answer(answer, now)
+
+    def responded(self, now: float) -> None:
+        """A response has come: the request need not be repeated."""
+        if self.outgoing is not None:
+            self.exchanges.reliability.responded(self.outgoing, now)
+            self.outgoing = None
 
     def sent(self, error: Optional[CoapError], now: float) -> None:
         """The message layer's word on the request: acknowledged, or failed."""
         self.outgoing = None
         if error is not None:
             self.answer(error, now)
+        elif self.unwanted & ALL_CLASSES == ALL_CLASSES:
+            self.answer(_NOTHING, now)
 
     def timed_out(self, now: float) -> None:
-        """No response came in time."""
-        self.answer(RequestTimeout("no response in time"), now)
+        """No response came in time: a failure, unless silence may mean one that is not wanted (RFC 7967 §2.1)."""
+        self.answer(_NOTHING if self.unwanted else RequestTimeout("no response in time"), now)
 
 
 class Exchanges:
@@ -86,6 +129,7 @@ class Exchanges:
         timers: Timers,
         entropy: Entropy,
         parameters: TransmissionParameters,
+        limits: Limits,
     ) -> None:
         self._site = site
         self._blocks = blocks
@@ -93,6 +137,8 @@ class Exchanges:
         self._timers = timers
         self._entropy = entropy
         self._parameters = parameters
+        self._amplification = limits.amplification
+        self._echo = Echo(entropy, parameters.exchange_lifetime)
         self.reliability: Reliability  # set by the endpoint: the two know each other
 
     # Client
@@ -109,6 +155,7 @@ class Exchanges:
         on_answer: Callable[[Answer, float], None],
         now: float,
         parameters: Optional[TransmissionParameters] = None,
+        token_length: int = _TOKEN_LENGTH,
     ) -> Union[Exchange, NetworkError]:
         """Send a request; `on_answer` is called once, never from inside this call, unless an error is returned.
 
@@ -120,24 +167,20 @@ class Exchanges:
         peer = self._peers.reach(path, now)
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
-        token = self._entropy.token(_TOKEN_LENGTH)
-        while token in peer.exchanges:
-            token = self._entropy.token(_TOKEN_LENGTH)
-        exchange = Exchange(self, peer, token, on_answer)
-        exchange.outgoing = self.reliability.send(
-            peer,
-            code,
-            token,
-            options,
-            payload,
-            now,
-            exchange.sent,
-            confirmable=confirmable,
-            parameters=parameters,
-        )
-        if exchange.outgoing is None:
+        exchange = Exchange(self, peer, code, options, payload, confirmable, parameters, on_answer)
+        echo = peer.echo
+        if echo is not None:  # RFC 9175 §2.3: in the next request to the server
+            peer.echo = None
+            exchange.options = _with_echo(options, echo)
+        if not self._send(exchange, now, token_length):
             return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
-        peer.exchanges[token] = exchange
+        if exchange.unwanted & ALL_CLASSES == ALL_CLASSES and not confirmable:
+            # RFC 7967 §2.1: cease listening; it goes when its turn comes, and then counts for a while as any silence
+            exchange.outgoing.on_outcome = ignore_outcome  # type: ignore[union-attr]
+            exchange.outgoing = None
+            del peer.exchanges[exchange.token]
+            exchange.timer = self._timers.at(now, exchange.timed_out)
+            return exchange
         if timeout is None:
             timeout = parameters.exchange_lifetime if confirmable else parameters.max_transmit_wait
             exchange.timer = self._timers.after(timeout, now, exchange.timed_out)
@@ -145,15 +188,60 @@ class Exchanges:
             exchange.timer = self._timers.at(now + timeout, exchange.timed_out)
         return exchange
 
+    def _send(self, exchange: Exchange, now: float, token_length: int = _TOKEN_LENGTH) -> bool:
+        """Send a request under a new token; False if there is no room for it."""
+        peer = exchange.peer
+        token = self._entropy.token(token_length)
+        while token in peer.exchanges:
+            token = self._entropy.token(token_length)
+        exchange.token = token
+        exchange.outgoing = self.reliability.send(
+            peer,
+            exchange.code,
+            token,
+            exchange.options,
+            exchange.payload,
+            now,
+            exchange.sent,
+            confirmable=exchange.confirmable,
+            parameters=exchange.parameters,
+        )
+        if exchange.outgoing is None:
+            return False
+        peer.exchanges[token] = exchange
+        return True
+
+    def _repeats(self, exchange: Exchange, message: Message, now: float) -> bool:
+        """Bring back an Echo value (RFC 9175 §2.3): with the same request once if that was refused, else with the next.
+
+        True if the request is on its way again.
+        """
+        echo = message.options.get(ECHO)
+        if echo is None:
+            return False
+        if message.code != codes.UNAUTHORIZED:
+            exchange.peer.echo = echo
+            return False
+        if exchange.echoed:
+            return False
+        exchange.echoed = True
+        exchange.responded(now)
+        del exchange.peer.exchanges[exchange.token]
+        exchange.options = _with_echo(exchange.options, echo)
+        return self._send(exchange, now)
+
     def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
         """Hand a response to the request that it answers; False if there is none or it cannot be used."""
         exchange = peer.exchanges.get(message.token) if peer is not None else None
         if exchange is None:
             return False
+        exchange.peer.verified = True  # it knows the token that was sent to its address
         if message.options.mask & NOT_UNDERSTOOD:
             # §5.4.1: such a response is rejected, and none other will come
             exchange.answer(PeerError(f"the response has {_not_understood(message.options)}"), now)
             return False
+        if message.options.mask & EXTENDED and self._repeats(exchange, message, now):
+            return True
         exchange.answer(message, now)
         return True
 
@@ -163,11 +251,15 @@ class Exchanges:
         """Answer a request: now, or by a Deferred."""
         options = message.options
         mask = options.mask
-        if mask & (NOT_UNDERSTOOD | _PROXY):
-            return _refuse(options)
-        request = Request(message.code, path, options, message.payload, now)
+        if mask & _UNCOMMON:
+            if mask & _REFUSED and (refusal := _refusal(options)) is not None:
+                return refusal
+            self._note_echo(options, path, now)
+        request = Request(message.code, path, options, message.payload, now, self._echo)
         try:
             if mask & _BLOCKS:
+                if self._amplification and self._asks_for_much(message, path):
+                    return request.challenge()
                 return self._blocks.request_received(request)
             resource = self._site.route(request)
             if isinstance(resource, Response):
@@ -192,9 +284,53 @@ class Exchanges:
 
     def _fit(self, request: Request, response: Response) -> Response:
         payload = response.payload
-        if isinstance(payload, bytes) and len(payload) <= _PLAIN_LIMIT and not request.options.mask & _BLOCKS:
+        if isinstance(payload, bytes) and len(payload) <= _PLAIN_LIMIT and not request.options.mask & _RESHAPING:
             return response
         return self._blocks.respond(request, response)
+
+    def _note_echo(self, options: Options, path: Path, now: float) -> None:
+        """Believe the address of whoever brings back a value that was sent there (RFC 9175 §2.4)."""
+        value = options.get(ECHO)
+        if value is not None and self._echo.age(value, path, now) is not None:
+            peer = self._peers.reach(path, now)
+            if peer is not None:
+                peer.verified = True
+
+    def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
+        """Return what may be sent in place of `response`, which takes `size` bytes, to `path` (RFC 9175 §2.4, item 3).
+
+        That is `response` itself if the address was verified, or the answer is not that much larger than the request.
+        Else a request that only reads is answered by a challenge; another has been carried out by now, and its client
+        gets the answer in blocks that are small enough.
+        """
+        if not self._is_too_much(size, message, path):
+            return response
+        request = Request(message.code, path, message.options, message.payload, now, self._echo)
+        if message.code in SAFE and not message.options.mask & 1 << BLOCK1:
+            return request.challenge()
+        return self._blocks.reduce(request, response)
+
+    def _asks_for_much(self, message: Message, path: Path) -> bool:
+        """Whether a request is for a further block, and one too large for whoever has not shown where it is.
+
+        Such a request is challenged before it is served: the last block of a response is not kept after that.
+        """
+        value = message.options.uint(BLOCK2)
+        block = None if value is None else decode_block(value)
+        if block is None or not block.number or block.size < SAFE_ANSWER - _OVERHEAD:
+            return False
+        return self._is_too_much(block.size + _OVERHEAD, message, path)
+
+    def _is_too_much(self, size: int, message: Message, path: Path) -> bool:
+        asked = 4 + len(message.token) + len(message.options.raw) + len(message.payload)
+        if size <= self._amplification * asked or is_loopback(path):
+            return False
+        peer = self._peers.find(path)
+        return peer is None or not peer.verified
+
+
+def _with_echo(options: Options, value: bytes) -> Options:
+    return Options([*[item for item in options.items if item[0] != ECHO], (ECHO, value)])
 
 
 def _broken(request: Request) -> Response:
@@ -202,10 +338,15 @@ def _broken(request: Request) -> Response:
     return Response(codes.INTERNAL_SERVER_ERROR)
 
 
-def _refuse(options: Options) -> Response:
-    if options.mask & _PROXY and not options.mask & NOT_UNDERSTOOD:
+def _refusal(options: Options) -> Optional[Response]:
+    if options.mask & NOT_UNDERSTOOD:
+        return Response(codes.BAD_OPTION, f"the request has {_not_understood(options)}".encode())  # §5.4.1
+    if options.mask & _PROXY:
         return Response(codes.PROXYING_NOT_SUPPORTED, b"this endpoint is no proxy")  # §5.10.2
-    return Response(codes.BAD_OPTION, f"the request has {_not_understood(options)}".encode())  # §5.4.1
+    hops = [decode_uint(value) for number, value in options.items if number == HOP_LIMIT]
+    if not 1 <= hops[0] <= 255:
+        return Response(codes.BAD_REQUEST, b"Hop-Limit is a number from 1 to 255")  # RFC 8768 §3
+    return None
 
 
 def _not_understood(options: Options) -> str:

@@ -20,10 +20,13 @@ class Peer:
     """One party.
 
     `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
-    messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token.
+    messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token, `echo`
+    an Echo value of its that our next request is to bring back; `verified` says that it has shown to be where it says.
     """
 
-    __slots__ = ("_message_id", "exchanges", "index", "outstanding", "path", "touched", "waiting")
+    __slots__ = (
+        "_message_id", "echo", "exchanges", "index", "outstanding", "path", "touched", "verified", "waiting",
+    )  # fmt: skip
 
     def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
         self.path = path
@@ -33,6 +36,8 @@ class Peer:
         self.outstanding: dict[int, Outgoing] = {}
         self.waiting: Optional[deque[Outgoing]] = None
         self.exchanges: dict[bytes, Exchange] = {}
+        self.echo: Optional[bytes] = None
+        self.verified = False
 
     @property
     def is_idle(self) -> bool:

@@ -9,17 +9,32 @@ answer follows as a message of its own (§5.2).
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from typing import Callable, Optional, Protocol, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import ACK, CON, NON, RST, VERSION_BITS, Message, Options, encode
+from minicoap.codec.message import (
+    ACK,
+    CON,
+    DIRECT_TOKEN_LENGTH,
+    EXTENDED,
+    NON,
+    RST,
+    VERSION_BITS,
+    Message,
+    Options,
+    decode_token,
+    encode,
+    encode_header,
+)
 from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH
 from minicoap.core.deduplication import Deduplication
+from minicoap.core.echo import SAFE_ANSWER
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
+from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
 
@@ -44,6 +59,9 @@ class Above(Protocol):
 
     def late_response(self, request: Request, response: Response) -> Response:
         """Return the response that a deferred answer leads to, ready for one datagram."""
+
+    def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
+        """Return what may be sent in place of a large response to an address that may be forged."""
 
     def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
         """Take a response; False if nobody waits for it, or it cannot be used."""
@@ -156,6 +174,8 @@ class Reliability:
         self._parameters = parameters
         self._limits = limits
         self._pending = 0
+        self._longest_token = limits.token_length
+        self._undefended = SAFE_ANSWER if limits.amplification else sys.maxsize  # bytes of a datagram
         self._answers = Deduplication(
             timers, parameters.exchange_lifetime, limits.remembered_answers, limits.remembered_bytes
         )
@@ -229,7 +249,7 @@ class Reliability:
             if peer.waiting is not None and outgoing in peer.waiting:
                 peer.waiting.remove(outgoing)
             return
-        outgoing.on_outcome = _ignore_outcome
+        outgoing.on_outcome = ignore_outcome
         until = outgoing.expected_until
         if until <= now:
             self.settle(outgoing, now)
@@ -364,7 +384,9 @@ class Reliability:
             if known is not None and self._is_repetition(known, message, path):
                 return
         answer: Union[Response, Deferred]
-        if self._pending >= self._limits.deferred:
+        if len(message.token) > self._longest_token:
+            answer = Response(codes.BAD_REQUEST, b"the token is too long")  # RFC 8974 §2.2.2
+        elif self._pending >= self._limits.deferred:
             answer = Response(codes.SERVICE_UNAVAILABLE, max_age=_OVERLOAD_MAX_AGE)
         else:
             answer = self._above.request_received(message, path, now)
@@ -374,7 +396,11 @@ class Reliability:
                 self._await(answer, message, path, remembers, now)
                 return
             answer = self._above.late_response(answer.request, early)
-        data = self._reply(message, path, answer, now)
+        data: Optional[bytes]
+        if mask & EXTENDED and not is_wanted(message.options, answer):
+            data = self._silence(message, path)
+        else:
+            data = self._reply(message, path, answer, now)
         if remembers and data is not None:
             self._answers.remember(key, data, self._lifetime(message), now)
 
@@ -385,7 +411,7 @@ class Reliability:
     def _is_repetition(self, known: Union[bytes, Pending], message: Message, path: Path) -> bool:
         """Answer a repeated request as the first was; the same ID with another token is a new request."""
         if isinstance(known, bytes):
-            if known[4 : 4 + (known[0] & 15)] != message.token or not known[0] & VERSION_BITS:
+            if not known[0] & VERSION_BITS or decode_token(known)[0] != message.token:
                 return False
             # §4.5: a repeated NON is ignored in silence
             if message.type == CON:
@@ -413,11 +439,27 @@ class Reliability:
             type = NON
             message_id = peer.next_message_id()
         token = message.token
-        head = bytes((VERSION_BITS | type << 4 | len(token), response.code, message_id >> 8, message_id & 0xFF))
+        size = len(token)
+        if size > DIRECT_TOKEN_LENGTH:
+            head = encode_header(type, response.code, message_id, token)
+        else:
+            head = bytes((VERSION_BITS | type << 4 | size, response.code, message_id >> 8, message_id & 0xFF)) + token
         raw = response.options.raw
-        data = b"%b%b%b\xff%b" % (head, token, raw, payload) if payload else head + token + raw
+        data = b"%b%b\xff%b" % (head, raw, payload) if payload else head + raw
+        if len(data) > self._undefended:
+            defended = self._above.defend(message, path, response, len(data), now)
+            if defended is not response:
+                payload = defended.payload
+                assert isinstance(payload, bytes)
+                data = encode(Message(type, defended.code, message_id, token, defended.options, payload))
         self._outbox.append((data, path))
         return data
+
+    def _silence(self, message: Message, path: Path) -> bytes:
+        """Send no response (RFC 7967): a confirmable request is acknowledged, or it would be repeated."""
+        if message.type == CON:
+            self.send_empty(ACK, message.message_id, path)
+        return _record(VERSION_BITS, message)
 
     # Late answers
 
@@ -442,12 +484,14 @@ class Reliability:
         response = self._above.late_response(request, response)
         message = pending.message
         data: Optional[bytes]
+        wanted = not message.options.mask & EXTENDED or is_wanted(message.options, response)
         if pending.acknowledged:
-            self._send_separately(response, message.token, pending.path, now)
+            if wanted:
+                self._send_separately(message, response, pending.path, now)
             # A repeated request is acknowledged again and not carried out again.
             data = _record(VERSION_BITS, message)
         else:
-            data = self._reply(message, pending.path, response, now)
+            data = self._reply(message, pending.path, response, now) if wanted else self._silence(message, pending.path)
             if not pending.remembers:
                 data = None
         if self._answers.recall(pending.key, now) not in (pending, None):
@@ -477,14 +521,24 @@ class Reliability:
             pending.timer.cancel()
         return True
 
-    def _send_separately(self, response: Response, token: bytes, path: Path, now: float) -> None:
+    def _send_separately(self, message: Message, response: Response, path: Path, now: float) -> None:
         """Send a late answer as a message of its own, without reliability if too many wait for this peer (§5.2.2)."""
         peer = self._peers.reach(path, now)
-        payload = response.payload
-        assert isinstance(payload, bytes)
         if peer is None:
             return
-        if self.send(peer, response.code, token, response.options, payload, now, _ignore_outcome) is None:
+        token = message.token
+        payload = response.payload
+        assert isinstance(payload, bytes)
+        size = 5 + len(token) + len(response.options.raw) + len(payload)
+        if size > self._undefended:
+            response = self._above.defend(message, path, response, size, now)
+            payload = response.payload
+            assert isinstance(payload, bytes)
+            if response.code == codes.UNAUTHORIZED:
+                # RFC 9175 §2.4: never in a message that would be repeated
+                self.send_unreliably(peer, response.code, token, response.options, payload)
+                return
+        if self.send(peer, response.code, token, response.options, payload, now, ignore_outcome) is None:
             self.send_unreliably(peer, response.code, token, response.options, payload)
 
 
@@ -493,8 +547,9 @@ def _record(version_bits: int, message: Message) -> bytes:
 
     It looks like a datagram without code; of version 1 for a request, of version 0 for a response, no answer of ours.
     """
-    return bytes((version_bits | len(message.token), codes.EMPTY, 0, 0)) + message.token
+    header = encode_header(CON, codes.EMPTY, 0, message.token)
+    return bytes((header[0] & ~VERSION_BITS | version_bits,)) + header[1:]
 
 
-def _ignore_outcome(error: Optional[CoapError], now: float) -> None:
+def ignore_outcome(error: Optional[CoapError], now: float) -> None:
     """Whether a separate response arrived is of no consequence here: the client asks again if it did not."""

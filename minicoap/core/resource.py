@@ -10,7 +10,7 @@ from minicoap.codec.linkformat import Link, format_links, matches
 from minicoap.codec.message import Options
 from minicoap.codec.options import ACCEPT, IF_MATCH, IF_NONE_MATCH
 from minicoap.core.body import Sink
-from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.request import SAFE, Deferred, Request, Response
 from minicoap.errors import OptionError, UsageError
 
 Handler = Callable[[Request], Union[Response, Deferred]]
@@ -34,13 +34,16 @@ class Resource:
     that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13.
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
     `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
-    both are critical. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
+    both are critical. With `fresh`, requests that change something have to be that many seconds old at most, which the
+    client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to repeat it with, and
+    the blocks of an upload are as fresh as the first.
+    `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
     Raises UsageError for a template that is not a path.
     """
 
     __slots__ = (
-        "conditional", "content_formats", "handlers", "hidden", "interface", "max_body", "resource_type", "segments",
-        "title", "upload",
+        "conditional", "content_formats", "fresh", "handlers", "hidden", "interface", "max_body", "resource_type",
+        "segments", "title", "upload",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +63,7 @@ class Resource:
         interface: str = "",
         content_formats: Sequence[int] = (),
         conditional: bool = False,
+        fresh: Optional[float] = None,
         max_body: int = 65536,
         hidden: bool = False,
     ) -> None:
@@ -79,6 +83,7 @@ class Resource:
         self.interface = interface
         self.content_formats = tuple(content_formats)
         self.conditional = conditional
+        self.fresh = fresh
         self.max_body = max_body
         self.hidden = hidden
 
@@ -164,6 +169,10 @@ class Site:
             return Response(codes.NOT_ACCEPTABLE)
         if mask & _CONDITIONAL and not resource.conditional:
             return Response(codes.BAD_OPTION, b"If-Match and If-None-Match are not supported here")
+        if resource.fresh is not None and code not in SAFE:
+            age = request.age
+            if age is None or age > resource.fresh:
+                return request.challenge()
         return resource
 
     def _find(self, path: tuple[str, ...], request: Request) -> Optional[Resource]:

@@ -153,7 +153,7 @@ def test_what_is_no_answer_ends_nothing_and_gets_no_answer(answer: Any) -> None:
         (b"\x60\x00\x00\x07junk", None),
         (b"\x70\x00\x00\x07junk", None),
         (b"\x40\x01\x00\x07\xff", empty(RST, 7)),  # marker without payload
-        (b"\x49\x01\x00\x07123456789", empty(RST, 7)),  # token length 9
+        (b"\x4f\x01\x00\x07" + bytes(15), empty(RST, 7)),  # token length 15
         (b"\x44\x01\x00\x07ab", empty(RST, 7)),  # token cut off
         (b"\x40\x01\x00\x07\xf0", empty(RST, 7)),
         (b"\x50\x01\x00\x07\xf0", None),
