@@ -34,7 +34,7 @@ from minicoap.core.echo import SAFE_ANSWER
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response, is_wanted
+from minicoap.core.request import NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
 
@@ -372,7 +372,9 @@ class Reliability:
         mask = message.options.mask
         if message.type == NON and mask & NOT_UNDERSTOOD:
             return  # §5.4.1: rejected, which §4.3 allows to do in silence
-        remembers = message.code in _NOT_IDEMPOTENT or mask & _ORDER_MATTERS != 0
+        remembers = message.code in _NOT_IDEMPOTENT or (
+            mask & _ORDER_MATTERS != 0 and (message.code not in SAFE or mask & 1 << BLOCK1 != 0)
+        )
         key = 0
         peer: Optional[Peer] = None
         if remembers or self._pending:
