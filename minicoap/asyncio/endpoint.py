@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from inspect import iscoroutinefunction
 from typing import Any, Callable, Optional, Union, cast
 
-from minicoap.asyncio.addresses import resolve, resolve_local
+from minicoap.asyncio.addresses import resolve_all, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSink
 from minicoap.asyncio.udp import UdpShell, open_socket
@@ -19,9 +19,11 @@ from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
 from minicoap.core.body import ClientSink, Source
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.request import Deferred, Path, Request, Response
+from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
 from minicoap.errors import CoapError, NetworkError, OptionError, PathError, RequestTimeout, UsageError
+
+_REACHED = 1024  # names whose working address is remembered
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Endpoint:
         self._shell: Optional[UdpShell] = None
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._reached: dict[tuple[str, int], Path] = {}  # which of a name's addresses answered
         self._is_closed = False
         for resource in self.core.site.resources:
             for code, handler in resource.handlers.items():
@@ -168,9 +171,10 @@ class Endpoint:
         if not is_ip_literal(target.host):
             items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
         shell = self._open()
-        path = await self._resolve(target, shell)
 
-        def begin(done: Callable[[Union[Response, CoapError]], None], now: float) -> Callable[[float], None]:
+        def begin(
+            path: Path, done: Callable[[Union[Response, CoapError]], None], now: float
+        ) -> Callable[[float], None]:
             return self.core.request(
                 code,
                 path,
@@ -190,7 +194,7 @@ class Endpoint:
                 parameters=parameters,
             ).cancel
 
-        return cast(Response, await self._outcome(target, shell, begin))
+        return cast(Response, await self._outcome_anywhere(code, target, shell, begin))
 
     async def ping(self, uri: str, *, timeout: Optional[float] = None) -> float:
         """Ask the endpoint of `uri` for a sign of life (RFC 7252 §4.3) and return the seconds that it took.
@@ -199,15 +203,14 @@ class Endpoint:
         """
         target = _parse(uri)
         shell = self._open()
-        path = await self._resolve(target, shell)
         loop = asyncio.get_running_loop()
         started = loop.time()
 
-        def begin(done: Callable[[Optional[CoapError]], None], now: float) -> None:
+        def begin(path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
             self.core.ping(path, done, now)
 
         try:
-            await asyncio.wait_for(self._outcome(target, shell, begin), timeout)
+            await asyncio.wait_for(self._outcome_anywhere(codes.GET, target, shell, begin), timeout)
         except asyncio.TimeoutError:
             raise RequestTimeout(f"no sign of life within {timeout} s") from None
         return loop.time() - started
@@ -216,18 +219,45 @@ class Endpoint:
         if self._is_closed:
             raise UsageError("the endpoint is closed")
         if self._shell is None:
-            self._shell = UdpShell(self.core, _open_for_all(), asyncio.get_running_loop())
+            self._shell = UdpShell(self.core, _open_for_all(), asyncio.get_running_loop(), serves=False)
         return self._shell
 
-    async def _resolve(self, target: CoapUri, shell: UdpShell) -> Path:
+    async def _outcome_anywhere(
+        self, code: int, target: CoapUri, shell: UdpShell, begin: Callable[..., Optional[Callable[[float], None]]]
+    ) -> object:
+        """Have `begin(path, done, now)` start something at the addresses of `target`, one after the other.
+
+        The next is tried where one cannot be reached, and where it stays silent to a request that only reads: any other
+        may have been carried out. The one that answered comes first from then on.
+        """
         if not target.port:
             raise UsageError("a request cannot go to port 0")
-        return await resolve(target.host, target.port, shell.family, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        paths = await resolve_all(target.host, target.port, shell.family, loop)
+        where = (target.host, target.port)
+        has_choice = len(paths) > 1
+        if has_choice and self._reached.get(where) in paths:
+            paths = list(dict.fromkeys((self._reached[where], *paths)))
+        while True:
+            path = paths.pop(0)
+            started = loop.time()
+            try:
+                outcome = await self._outcome(target, shell, path, begin)
+            except (PathError, RequestTimeout) as error:
+                may_repeat = isinstance(error, PathError) or code in SAFE
+                if not paths or not may_repeat or self.core.has_answered(path, started):
+                    raise
+                continue
+            if has_choice:
+                if len(self._reached) >= _REACHED:
+                    self._reached.clear()
+                self._reached[where] = path
+            return outcome
 
     async def _outcome(
-        self, target: CoapUri, shell: UdpShell, begin: Callable[..., Optional[Callable[[float], None]]]
+        self, target: CoapUri, shell: UdpShell, path: Path, begin: Callable[..., Optional[Callable[[float], None]]]
     ) -> object:
-        """Have `begin(done, now)` start something in the core, and wait for what `done` is called with.
+        """Have `begin(path, done, now)` start something in the core, and wait for what `done` is called with.
 
         What `begin` returns, if anything, takes it back: it is called if the waiting task is cancelled.
         """
@@ -245,7 +275,7 @@ class Endpoint:
             else:
                 future.set_result(outcome)
 
-        cancel = begin(done, loop.time())
+        cancel = begin(path, done, loop.time())
         self._pending[future] = None
         shell.wake()
         try:

@@ -13,8 +13,9 @@ import socket
 import struct
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
-from typing import Optional
+from typing import Callable, Optional
 
+from minicoap.asyncio.local import LocalAddresses, is_for_all
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
 
@@ -55,16 +56,21 @@ def open_socket(family: int, address: Path) -> socket.socket:
 class UdpShell:
     """Runs `machine` on `sock` in `loop`, from construction until `close`, which closes the socket too.
 
-    Whoever calls the machine from outside (a request, a completion) calls `wake` afterwards.
+    Whoever calls the machine from outside (a request, a completion) calls `wake` afterwards. Where `serves` and the
+    socket is bound to all addresses, what is asked of one of them is answered from there.
     """
 
-    def __init__(self, machine: DatagramMachine, sock: socket.socket, loop: AbstractEventLoop) -> None:
+    def __init__(
+        self, machine: DatagramMachine, sock: socket.socket, loop: AbstractEventLoop, *, serves: bool = True
+    ) -> None:
         self.local_address: Path = sock.getsockname()
         self.family = sock.family
         self._machine = machine
         self._socket = sock
         self._loop = loop
-        self._receive = sock.recvfrom
+        self._local = LocalAddresses(sock) if serves and is_for_all(sock) else None
+        self._receive = self._local.receive if self._local is not None else sock.recvfrom
+        self._send: Callable[[bytes, Path], object] = self._local.send if self._local is not None else sock.sendto
         self._waiting: deque[tuple[bytes, Path]] = deque()
         self._timer: Optional[TimerHandle] = None
         self._busy = False
@@ -111,7 +117,7 @@ class UdpShell:
         machine = self._machine
         if self._socket.fileno() < 0:
             return
-        send = self._socket.sendto
+        send = self._send
         while datagrams := machine.datagrams_to_send():
             for data, path in datagrams:
                 if self._waiting:
@@ -150,7 +156,7 @@ class UdpShell:
             if not failed:
                 break
             try:
-                self._socket.sendto(data, path)
+                self._send(data, path)
                 return
             except OSError as again:
                 error = again
@@ -169,7 +175,7 @@ class UdpShell:
         while waiting:
             data, path = waiting.popleft()
             try:
-                self._socket.sendto(data, path)
+                self._send(data, path)
             except OSError as error:
                 self._send_again(data, path, error, now)
                 if self._waiting:
@@ -187,6 +193,8 @@ class UdpShell:
                 break
             for level, kind, data in ancillary:
                 if (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    if self._local is not None:
+                        path = self._local.origin(ancillary, path)
                     number = _EXTENDED_ERROR.unpack_from(data)[0]
                     failed.append(path)
                     self._machine.path_failed(path, OSError(number, os.strerror(number)), now)

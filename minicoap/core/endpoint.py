@@ -213,6 +213,11 @@ class EndpointCore:
         if isinstance(outcome, NetworkError):
             raise outcome
 
+    def has_answered(self, path: Path, since: float) -> bool:
+        """Whether a response to a request of ours has come from `path` since then."""
+        peer = self._peers.find(path)
+        return peer is not None and peer.answered_at is not None and peer.answered_at >= since
+
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:

@@ -236,6 +236,7 @@ class Exchanges:
         if exchange is None:
             return False
         exchange.peer.verified = True  # it knows the token that was sent to its address
+        exchange.peer.answered_at = now
         if message.options.mask & NOT_UNDERSTOOD:
             # §5.4.1: such a response is rejected, and none other will come
             exchange.answer(PeerError(f"the response has {_not_understood(message.options)}"), now)

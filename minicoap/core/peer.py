@@ -21,11 +21,13 @@ class Peer:
 
     `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
     messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token, `echo`
-    an Echo value of its that our next request is to bring back; `verified` says that it has shown to be where it says.
+    an Echo value of its that our next request is to bring back; `verified` says that it has shown to be where it says,
+    `answered_at` when it last answered a request of ours.
     """
 
     __slots__ = (
-        "_message_id", "echo", "exchanges", "index", "outstanding", "path", "touched", "verified", "waiting",
+        "_message_id", "answered_at", "echo", "exchanges", "index", "outstanding", "path", "touched", "verified",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
@@ -38,6 +40,7 @@ class Peer:
         self.exchanges: dict[bytes, Exchange] = {}
         self.echo: Optional[bytes] = None
         self.verified = False
+        self.answered_at: Optional[float] = None
 
     @property
     def is_idle(self) -> bool:
