@@ -128,6 +128,14 @@ class Endpoint:
         """FETCH from `uri` what `payload` describes (RFC 8132 §2); see `request` for the arguments."""
         return await self.request(codes.FETCH, uri, payload, **arguments)
 
+    async def patch(self, uri: str, payload: Union[bytes, Source], **arguments: Any) -> Response:
+        """PATCH `uri` as `payload` says (RFC 8132 §3): not to be repeated; see `request` for the arguments."""
+        return await self.request(codes.PATCH, uri, payload, **arguments)
+
+    async def ipatch(self, uri: str, payload: Union[bytes, Source], **arguments: Any) -> Response:
+        """PATCH `uri` as `payload` says, with what may be repeated (iPATCH, RFC 8132 §3); see `request`."""
+        return await self.request(codes.IPATCH, uri, payload, **arguments)
+
     async def download(self, uri: str, sink: Union[ClientSink, str], *, offset: int = 0, **arguments: Any) -> Response:
         """GET `uri` into `sink`, or into the file of that name, holding a block of it in memory at a time.
 
@@ -214,6 +222,15 @@ class Endpoint:
         except asyncio.TimeoutError:
             raise RequestTimeout(f"no sign of life within {timeout} s") from None
         return loop.time() - started
+
+    async def takes_tokens(self, uri: str, length: int) -> bool:
+        """Whether the endpoint of `uri` takes tokens of `length` bytes (RFC 8974 §2.2.2); good for half an hour."""
+        target = _parse(uri)
+
+        def begin(path: Path, done: Callable[[Union[bool, CoapError]], None], now: float) -> None:
+            self.core.try_token_length(path, length, done, now)
+
+        return cast(bool, await self._outcome_anywhere(codes.GET, target, self._open(), begin))
 
     def _open(self) -> UdpShell:
         if self._is_closed:

@@ -190,8 +190,8 @@ class EndpointCore:
         `done` is called with that, or with the error that kept the server from saying so; the answer may be relied on
         for half an hour. Raises NetworkError if there is no room, UsageError for a length that no token has.
         """
-        if not 0 <= length <= LONGEST_TOKEN:
-            raise UsageError(f"a token has 0 to {LONGEST_TOKEN} bytes, not {length}")
+        if not 1 <= length <= LONGEST_TOKEN:
+            raise UsageError(f"a token to be known again has 1 to {LONGEST_TOKEN} bytes, not {length}")
 
         def on_answer(answer: Answer, when: float) -> None:
             if isinstance(answer, CoapError):
@@ -221,11 +221,12 @@ class EndpointCore:
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how many peers, remembered answers, pending answers, open bodies and timers are kept."""
+        """Return how many peers, remembered and pending answers, open bodies, refusals (4.29) and timers are kept."""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending,
             "bodies": len(self._blocks),
+            "refusals": len(self._exchanges.backoff),
             "timers": len(self._timers),
         }

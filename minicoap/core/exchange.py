@@ -24,6 +24,7 @@ from minicoap.codec.options import (
     decode_uint,
     option_name,
 )
+from minicoap.core.backoff import Backoff
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, decode_block
 from minicoap.core.echo import SAFE_ANSWER, Echo, is_loopback
@@ -138,6 +139,7 @@ class Exchanges:
         self._entropy = entropy
         self._parameters = parameters
         self._amplification = limits.amplification
+        self.backoff = Backoff(timers)
         self._echo = Echo(entropy, parameters.exchange_lifetime)
         self.reliability: Reliability  # set by the endpoint: the two know each other
 
@@ -168,6 +170,10 @@ class Exchanges:
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
         exchange = Exchange(self, peer, code, options, payload, confirmable, parameters, on_answer)
+        if len(self.backoff) and (refusal := self.backoff.recall(path, code, options, now)) is not None:
+            held_back = refusal
+            exchange.timer = self._timers.at(now, lambda when: exchange.answer(held_back, when))
+            return exchange
         echo = peer.echo
         if echo is not None:  # RFC 9175 §2.3: in the next request to the server
             peer.echo = None
@@ -243,6 +249,8 @@ class Exchanges:
             return False
         if message.options.mask & EXTENDED and self._repeats(exchange, message, now):
             return True
+        if message.code == codes.TOO_MANY_REQUESTS:
+            self.backoff.note(exchange.peer.path, exchange.code, exchange.options, message, now)
         exchange.answer(message, now)
         return True
 

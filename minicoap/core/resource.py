@@ -33,7 +33,8 @@ class Resource:
     `upload` streams the bodies of PUT: it is called with the first block's request and returns a `Sink`, or a response
     that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13.
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
-    `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
+    `accepts` are what the bodies of requests can be; a body of another Content-Format, or of none, is answered 4.15
+    (empty: not checked). `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
     both are critical. With `fresh`, requests that change something have to be that many seconds old at most, which the
     client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to repeat it with, and
     the blocks of an upload are as fresh as the first.
@@ -42,7 +43,7 @@ class Resource:
     """
 
     __slots__ = (
-        "conditional", "content_formats", "fresh", "handlers", "hidden", "interface", "max_body", "resource_type",
+        "accepts", "conditional", "content_formats", "fresh", "handlers", "hidden", "interface", "max_body", "resource_type",
         "segments", "title", "upload",
     )  # fmt: skip
 
@@ -62,6 +63,7 @@ class Resource:
         resource_type: str = "",
         interface: str = "",
         content_formats: Sequence[int] = (),
+        accepts: Sequence[int] = (),
         conditional: bool = False,
         fresh: Optional[float] = None,
         max_body: int = 65536,
@@ -82,6 +84,7 @@ class Resource:
         self.resource_type = resource_type
         self.interface = interface
         self.content_formats = tuple(content_formats)
+        self.accepts = tuple(accepts)
         self.conditional = conditional
         self.fresh = fresh
         self.max_body = max_body
@@ -167,6 +170,8 @@ class Site:
         mask = options.mask
         if mask & 1 << ACCEPT and resource.content_formats and not _is_accepted(resource, options):
             return Response(codes.NOT_ACCEPTABLE)
+        if resource.accepts and request.payload and request.content_format not in resource.accepts:
+            return Response(codes.UNSUPPORTED_CONTENT_FORMAT)
         if mask & _CONDITIONAL and not resource.conditional:
             return Response(codes.BAD_OPTION, b"If-Match and If-None-Match are not supported here")
         if resource.fresh is not None and code not in SAFE:
