@@ -23,9 +23,9 @@ A server in ten::
             await asyncio.Event().wait()
 
 `Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `patch`, `ipatch`, `request`, `download` and
-`ping` are coroutines. A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved later, or a
-coroutine function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink` (a
-server's) or `ClientSink`, such as `FileSource` and `FileSink`. Codes, options and content formats are numbers with
+`ping` are coroutines. A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved
+later, or a coroutine function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink`
+(a server's) or `ClientSink`, such as `FileSource` and `FileSink`. Codes, options and content formats are numbers with
 names in the modules `codes`, `options` and `contentformats`. Responses of class 4.xx and 5.xx are responses; what is
 raised is a `CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`.
 

@@ -11,12 +11,22 @@ from typing import Callable, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import LONGEST_TOKEN, Options, decode
-from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, IF_NONE_MATCH, NO_RESPONSE, URI_PATH, URI_QUERY, encode_uint
+from minicoap.codec.options import (
+    ACCEPT,
+    CONTENT_FORMAT,
+    ETAG,
+    IF_NONE_MATCH,
+    NO_RESPONSE,
+    URI_PATH,
+    URI_QUERY,
+    encode_uint,
+)
 from minicoap.core.block_client import Transfer
 from minicoap.core.block_server import BlockServer
-from minicoap.core.body import ClientSink, Source
+from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Answer, Exchanges
+from minicoap.core.multicast import GroupRequest, GroupServer
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
@@ -55,6 +65,8 @@ class EndpointCore:
             self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
         self._exchanges.reliability = self._reliability
+        self._groups = GroupServer(self._exchanges, self._reliability, self._timers, entropy, parameters, limits)
+        self._parameters = parameters
 
     # DatagramMachine
 
@@ -74,6 +86,14 @@ class EndpointCore:
             self._reliability.response_received(message, path, now)
         else:
             self._reliability.reserved_received(message, path)
+
+    def multicast_received(self, data: bytes, path: Path, now: float) -> None:
+        """Take a datagram that came from `path` and was sent to a group (RFC 7252 §8)."""
+        try:
+            message = decode(data, self._decoded)
+        except MessageFormatError:
+            return  # §8.1: no reset
+        self._groups.message_received(message, path, now)
 
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
         """End everything under way with the peer at `path` by a PathError."""
@@ -138,12 +158,7 @@ class EndpointCore:
         """
         if parameters is not None:
             parameters.check()
-        items = [(URI_PATH, segment.encode()) for segment in uri_path]
-        items.extend((URI_QUERY, argument.encode()) for argument in query)
-        if content_format is not None:
-            items.append((CONTENT_FORMAT, encode_uint(content_format)))
-        if accept is not None:
-            items.append((ACCEPT, encode_uint(accept)))
+        items = _items(uri_path, query, content_format, accept)
         if no_response:
             if no_response & ~ALL_CLASSES:
                 raise UsageError(f"no_response {no_response} is no sum of 2, 8 and 16")
@@ -181,6 +196,49 @@ class EndpointCore:
         peer = self._peers.reach(path, now)
         if peer is None or self._reliability.send(peer, codes.EMPTY, b"", Options(), b"", now, on_outcome) is None:
             raise NetworkError("too many messages are under way; see Limits")
+
+    def multicast(
+        self,
+        code: int,
+        path: Path,
+        on_response: Callable[[Response, Path], None],
+        done: Callable[[Optional[CoapError]], None],
+        now: float,
+        *,
+        uri_path: Sequence[str] = (),
+        query: Sequence[str] = (),
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        duration: Optional[float] = None,
+    ) -> GroupRequest:
+        """Send a request to the group at `path` (RFC 7252 §8).
+
+        `on_response` is called with each response and where it came from, for `duration` seconds, twice DEFAULT_LEISURE
+        where None; `done` once after that, with an error if the path failed, unless it was cancelled. A member that
+        answers by a challenge or by the first of several blocks is asked again alone; the end waits for that. Raises
+        UsageError for what a group cannot be asked, NetworkError if there is no room.
+        """
+        items = [*_items(uri_path, query, content_format, accept), *options]
+        if any(number == ETAG for number, _ in items):
+            raise UsageError("a request to a group has no ETag")  # §8.2.1
+        if len(payload) > 16 << MAX_SZX:
+            raise UsageError("a body in blocks cannot be sent to a group")
+        if duration is None:
+            duration = 2 * self._parameters.default_leisure
+
+        def ask(member: Path, answered: Callable[[Union[Response, CoapError]], None], when: float) -> None:
+            try:
+                self.request(code, member, answered, when, payload=payload, options=items)
+            except CoapError as error:
+                answered(error)
+
+        request = GroupRequest(on_response, done, ask)
+        error = self._exchanges.group_request(path, code, Options(items), payload, request, duration, now)
+        if error is not None:
+            raise error
+        return request
 
     def try_token_length(
         self, path: Path, length: int, done: Callable[[Union[bool, CoapError]], None], now: float
@@ -225,8 +283,20 @@ class EndpointCore:
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
-            "pending": self._reliability.pending,
+            "pending": self._reliability.pending + len(self._groups),
             "bodies": len(self._blocks),
             "refusals": len(self._exchanges.backoff),
             "timers": len(self._timers),
         }
+
+
+def _items(
+    uri_path: Sequence[str], query: Sequence[str], content_format: Optional[int], accept: Optional[int]
+) -> list[tuple[int, bytes]]:
+    items = [(URI_PATH, segment.encode()) for segment in uri_path]
+    items.extend((URI_QUERY, argument.encode()) for argument in query)
+    if content_format is not None:
+        items.append((CONTENT_FORMAT, encode_uint(content_format)))
+    if accept is not None:
+        items.append((ACCEPT, encode_uint(accept)))
+    return items

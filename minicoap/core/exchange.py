@@ -29,6 +29,7 @@ from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, decode_block
 from minicoap.core.echo import SAFE_ANSWER, Echo, is_loopback
 from minicoap.core.entropy import Entropy
+from minicoap.core.multicast import GroupRequest
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.reliability import Outgoing, Reliability, ignore_outcome
@@ -139,6 +140,7 @@ class Exchanges:
         self._entropy = entropy
         self._parameters = parameters
         self._amplification = limits.amplification
+        self._groups: dict[bytes, GroupRequest] = {}  # by token
         self.backoff = Backoff(timers)
         self._echo = Echo(entropy, parameters.exchange_lifetime)
         self.reliability: Reliability  # set by the endpoint: the two know each other
@@ -236,11 +238,60 @@ class Exchanges:
         exchange.options = _with_echo(exchange.options, echo)
         return self._send(exchange, now)
 
-    def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
+    def group_request(
+        self,
+        path: Path,
+        code: int,
+        options: Options,
+        payload: bytes,
+        request: GroupRequest,
+        duration: float,
+        now: float,
+    ) -> Optional[NetworkError]:
+        """Send a request to the group at `path` and hand what comes of it to `request` for `duration` seconds (§8)."""
+        peer = self._peers.reach(path, now)
+        if peer is None:
+            return NetworkError("too many peers are busy; see Limits.peers")
+        token = self._entropy.token(_TOKEN_LENGTH)
+        while token in self._groups:
+            token = self._entropy.token(_TOKEN_LENGTH)
+        self._peers.avoid_confusion(peer)
+        request.outgoing = self.reliability.send(
+            peer, code, token, options, payload, now, request.sent, confirmable=False
+        )
+        if request.outgoing is None:
+            return NetworkError("too many messages wait for this group; see Limits.queued_messages")
+        self._groups[token] = request
+
+        def forget() -> None:
+            self._groups.pop(token, None)
+
+        request.forget = forget
+        request.timer = self._timers.at(now + duration, request.over)
+        return None
+
+    def expects(self, token: bytes) -> bool:
+        """Whether a response with this token may come from anybody."""
+        return token in self._groups
+
+    def _member_answered(self, message: Message, path: Path, now: float) -> bool:
+        request = self._groups.get(message.token)
+        if request is None or message.options.mask & NOT_UNDERSTOOD:
+            return False
+        peer = self._peers.reach(path, now)
+        if peer is not None:
+            peer.verified = True
+            peer.echo = message.options.get(ECHO) if message.options.mask & EXTENDED else None
+        if request.outgoing is not None:
+            self.reliability.responded(request.outgoing, now)
+        request.received(message, path, now)
+        return True
+
+    def response_received(self, message: Message, peer: Optional[Peer], path: Path, now: float) -> bool:
         """Hand a response to the request that it answers; False if there is none or it cannot be used."""
         exchange = peer.exchanges.get(message.token) if peer is not None else None
         if exchange is None:
-            return False
+            return bool(self._groups) and self._member_answered(message, path, now)
         exchange.peer.verified = True  # it knows the token that was sent to its address
         exchange.peer.answered_at = now
         if message.options.mask & NOT_UNDERSTOOD:
@@ -283,6 +334,17 @@ class Exchanges:
             return Response(error.code, str(error).encode())
         except Exception:  # noqa: BLE001  the boundary to a user's handlers: one broken resource must not end the server
             return _broken(request)
+
+    def group_request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred, None]:
+        """Answer a request that was sent to a group, if it is for a resource that has a part in it (§11.3)."""
+        request = Request(message.code, path, message.options, message.payload, now, self._echo)
+        try:
+            resource = self._site.route(request)
+            if isinstance(resource, Response):
+                return resource
+        except OptionError as error:
+            return Response(error.code, str(error).encode())
+        return self.request_received(message, path, now) if resource.group else None
 
     def late_response(self, request: Request, response: Response) -> Response:
         """Make a deferred response fit into one datagram."""

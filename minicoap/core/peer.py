@@ -47,6 +47,11 @@ class Peer:
         """Whether nothing is under way with it."""
         return not (self.outstanding or self.waiting or self.exchanges)
 
+    @property
+    def upcoming_message_id(self) -> int:
+        """What `next_message_id` begins to look at."""
+        return self._message_id
+
     def next_message_id(self) -> int:
         """Return a message ID that has not been used towards this peer for the longest time (RFC 7252 §4.4)."""
         message_id = self._message_id
@@ -95,6 +100,15 @@ class Peers:
         peer.touched = now
         by_path[path] = peer
         return peer
+
+    def avoid_confusion(self, peer: Peer) -> None:
+        """Have the next message to `peer`, a group, bear an ID that no message to anybody bears which is under way.
+
+        A reset that a member sends all the same would else be taken for one from whoever that is (RFC 7252 §8.1).
+        """
+        others = list(self._by_path.values())
+        while any(peer.upcoming_message_id in other.outstanding for other in others):
+            peer.next_message_id()
 
     def _forget_oldest_idle(self) -> bool:
         for path in list(_first(self._by_path, _OLDEST_TRIED)):

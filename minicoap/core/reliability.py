@@ -63,7 +63,10 @@ class Above(Protocol):
     def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
         """Return what may be sent in place of a large response to an address that may be forged."""
 
-    def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
+    def expects(self, token: bytes) -> bool:
+        """Whether a response with this token is expected from anybody, as members of a group are (§8.2)."""
+
+    def response_received(self, message: Message, peer: Optional[Peer], path: Path, now: float) -> bool:
         """Take a response; False if nobody waits for it, or it cannot be used."""
 
 
@@ -339,13 +342,15 @@ class Reliability:
                 return
             self.settle(outgoing, now)
             outgoing.on_outcome(None, now)
-            self._above.response_received(message, peer, now)
+            self._above.response_received(message, peer, path, now)
             return
         if message.type == RST:
             return  # §4.2: only an empty message can be a reset
         if message.type == NON:
-            self._above.response_received(message, peer, now)
+            self._above.response_received(message, peer, path, now)
             return
+        if peer is None and self._above.expects(message.token):
+            peer = self._peers.reach(path, now)
         if peer is None:
             self.send_empty(RST, message.message_id, path)
             return
@@ -354,7 +359,7 @@ class Reliability:
         record = _record(0, message)
         if self._answers.recall(key, now) == record:
             self.send_empty(ACK, message.message_id, path)
-        elif self._above.response_received(message, peer, now):
+        elif self._above.response_received(message, peer, path, now):
             self._answers.remember(key, record, self._parameters.exchange_lifetime, now)
             self.send_empty(ACK, message.message_id, path)
         else:
@@ -402,9 +407,21 @@ class Reliability:
         if mask & EXTENDED and not is_wanted(message.options, answer):
             data = self._silence(message, path)
         else:
-            data = self._reply(message, path, answer, now)
+            data = self.reply(message, path, answer, now)
         if remembers and data is not None:
             self._answers.remember(key, data, self._lifetime(message), now)
+
+    def is_repeated(self, message: Message, path: Path, now: float) -> bool:
+        """Whether a message to a group was received before, or cannot be kept to find that out; from now on it was."""
+        peer = self._peers.reach(path, now)
+        if peer is None:
+            return True
+        key = peer.index << 16 | message.message_id
+        known = self._answers.recall(key, now)
+        if known is not None and self._is_repetition(known, message, path):
+            return True
+        self._answers.remember(key, _record(VERSION_BITS, message), self._lifetime(message), now)
+        return False
 
     def _lifetime(self, message: Message) -> float:
         """How long the message ID of `message` means this message and no other (§4.4)."""
@@ -428,7 +445,7 @@ class Reliability:
             self.send_empty(ACK, message.message_id, path)
         return True
 
-    def _reply(self, message: Message, path: Path, response: Response, now: float) -> Optional[bytes]:
+    def reply(self, message: Message, path: Path, response: Response, now: float) -> Optional[bytes]:
         """Send `response` in the acknowledgement of `message`, or as NON if it was one (§5.2.3)."""
         payload = response.payload
         assert isinstance(payload, bytes)
@@ -493,7 +510,7 @@ class Reliability:
             # A repeated request is acknowledged again and not carried out again.
             data = _record(VERSION_BITS, message)
         else:
-            data = self._reply(message, pending.path, response, now) if wanted else self._silence(message, pending.path)
+            data = self.reply(message, pending.path, response, now) if wanted else self._silence(message, pending.path)
             if not pending.remembers:
                 data = None
         if self._answers.recall(pending.key, now) not in (pending, None):

@@ -34,17 +34,18 @@ class Resource:
     that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13.
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
     `accepts` are what the bodies of requests can be; a body of another Content-Format, or of none, is answered 4.15
-    (empty: not checked). `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
-    both are critical. With `fresh`, requests that change something have to be that many seconds old at most, which the
-    client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to repeat it with, and
-    the blocks of an upload are as fresh as the first.
+    (empty: not checked). `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are
+    answered 4.02, since both are critical. With `fresh`, requests that change something have to be that many seconds
+    old at most, which the client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to
+    repeat it with, and the blocks of an upload are as fresh as the first. `group` says that requests to a group that
+    the endpoint belongs to are served too; others are ignored (RFC 7252 §8, §11.3).
     `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
     Raises UsageError for a template that is not a path.
     """
 
     __slots__ = (
-        "accepts", "conditional", "content_formats", "fresh", "handlers", "hidden", "interface", "max_body", "resource_type",
-        "segments", "title", "upload",
+        "accepts", "conditional", "content_formats", "fresh", "group", "handlers", "hidden", "interface", "max_body",
+        "resource_type", "segments", "title", "upload",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class Resource:
         accepts: Sequence[int] = (),
         conditional: bool = False,
         fresh: Optional[float] = None,
+        group: bool = False,
         max_body: int = 65536,
         hidden: bool = False,
     ) -> None:
@@ -87,6 +89,7 @@ class Resource:
         self.accepts = tuple(accepts)
         self.conditional = conditional
         self.fresh = fresh
+        self.group = group
         self.max_body = max_body
         self.hidden = hidden
 
@@ -132,7 +135,7 @@ class Site:
         self._static: dict[tuple[str, ...], Resource] = {}
         self._templates: list[Resource] = []
         self._normalised: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True))
+        self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True, group=True))
         for resource in resources:
             self.add(resource)
 
