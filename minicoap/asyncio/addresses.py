@@ -27,7 +27,7 @@ async def resolve_all(host: str, port: int, family: int, loop: AbstractEventLoop
         return [literal]
     wanted = socket.AF_INET if family == socket.AF_INET else socket.AF_UNSPEC
     found = await _look_up(host, port, wanted, loop)
-    addresses = [address if kind == family else _mapped(address) for kind, address in found]
+    addresses = [address if kind == family else mapped(address) for kind, address in found]
     return list(dict.fromkeys(addresses))
 
 
@@ -50,7 +50,7 @@ def parse_literal(host: str, port: int, family: int) -> Optional[Path]:
             text = socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
         except OSError:
             return None
-        return (text, port) if family == socket.AF_INET else _mapped((text, port))
+        return (text, port) if family == socket.AF_INET else mapped((text, port))
     address, percent, zone = host.partition("%")
     try:
         text = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
@@ -71,7 +71,8 @@ async def _look_up(host: str, port: int, family: int, loop: AbstractEventLoop) -
     return [(entry[0], tuple(entry[4])) for entry in found]
 
 
-def _mapped(address: Path) -> Path:
+def mapped(address: Path) -> Path:
+    """Return an IPv4 address as an IPv6 socket has it."""
     return (f"::ffff:{address[0]}", address[1], 0, 0)
 
 

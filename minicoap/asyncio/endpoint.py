@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from inspect import iscoroutinefunction
 from typing import Any, Callable, Optional, Union, cast
 
-from minicoap.asyncio.addresses import resolve_all, resolve_local
+from minicoap.asyncio.addresses import resolve, resolve_all, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSink
+from minicoap.asyncio.groups import interface_index, is_group, open_group_socket, send_by
 from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec import codes
 from minicoap.codec.options import URI_HOST
@@ -23,6 +24,7 @@ from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
 from minicoap.errors import CoapError, NetworkError, OptionError, PathError, RequestTimeout, UsageError
 
+_Answers = asyncio.Queue[Union[tuple[str, Response], CoapError, None]]
 _REACHED = 1024  # names whose working address is remembered
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Endpoint:
         self._shell: Optional[UdpShell] = None
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._asking: dict[_Answers, None] = {}  # requests to groups that are under way
         self._reached: dict[tuple[str, int], Path] = {}  # which of a name's addresses answered
         self._is_closed = False
         for resource in self.core.site.resources:
@@ -73,6 +76,8 @@ class Endpoint:
         for future in self._pending:
             if not future.done():
                 future.set_exception(NetworkError("the endpoint was closed"))
+        for answers in self._asking:
+            answers.put_nowait(NetworkError("the endpoint was closed"))
         if self._shell is not None:
             self._shell.close()
 
@@ -94,6 +99,86 @@ class Endpoint:
         except OSError as error:
             raise PathError(f"cannot serve {uri}: {error.strerror}", error) from error
         self._shell = UdpShell(self.core, sock, loop)
+
+    async def join(self, uri: str, *, interface: Optional[str] = None) -> None:
+        """Become a member of the group of `uri`, such as ``coap://224.0.1.187``, and answer what it is asked.
+
+        Served are the resources that say ``group=True``, and `/.well-known/core` (RFC 7252 §8). `interface` is the name
+        of the one to listen on, in a URI also ``coap://[ff02::fd%25eth0]``. Comes after `serve`, whose address answers
+        are sent from. Raises PathError where the system cannot, UsageError for what is no group.
+        """
+        target, index = _parse_group(uri, interface)
+        if self._shell is None:
+            raise UsageError("call serve first: answers to a group's requests come from there")
+        if ":" in target.host and self._shell.family != socket.AF_INET6:
+            raise UsageError(f"{uri}: an endpoint that is bound to an IPv4 address cannot answer there")
+        try:
+            sock = open_group_socket(target.host.partition("%")[0], target.port, index, self._shell.main_socket)
+        except OSError as error:
+            raise PathError(f"cannot join {uri}: {error.strerror}", error) from error
+        self._shell.join(sock, self.core.multicast_received)
+
+    async def multicast(
+        self,
+        uri: str,
+        *,
+        code: int = codes.GET,
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        duration: Optional[float] = None,
+        interface: Optional[str] = None,
+    ) -> AsyncIterator[tuple[str, Response]]:
+        """Ask all members of the group of `uri`: yields each one's own URI and its response, as they come.
+
+        ::
+
+            async for member, response in endpoint.multicast("coap://224.0.1.187/.well-known/core?rt=light"):
+                print(member, response.text)
+
+        It ends after `duration` seconds, ten where None. Members that do not have what is asked for stay silent.
+        `interface` is the name of the one to ask on. Raises PathError if the group cannot be reached, UsageError for
+        what is no group or what a group cannot be asked.
+        """
+        target, index = _parse_group(uri, interface)
+        shell = self._open()
+        path = await resolve(target.host, target.port, shell.family, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        answers: _Answers = asyncio.Queue()
+
+        def on_response(response: Response, member: Path) -> None:
+            answers.put_nowait((_uri_of(member), response))
+
+        try:
+            send_by(shell.main_socket, index)
+        except OSError as error:
+            raise PathError(f"cannot ask {uri}: {error.strerror}", error) from error
+        request = self.core.multicast(
+            code,
+            path,
+            on_response,
+            answers.put_nowait,
+            loop.time(),
+            uri_path=target.path,
+            query=target.query,
+            payload=payload,
+            content_format=content_format,
+            accept=accept,
+            options=options,
+            duration=duration,
+        )
+        shell.wake()
+        self._asking[answers] = None
+        try:
+            while (answer := await answers.get()) is not None:
+                if isinstance(answer, CoapError):
+                    raise answer
+                yield answer
+        finally:
+            del self._asking[answers]
+            request.cancel(loop.time())
+            shell.wake()
 
     @property
     def local_uri(self) -> str:
@@ -329,6 +414,28 @@ class Endpoint:
             return deferred
 
         return handle
+
+
+def _parse_group(uri: str, interface: Optional[str]) -> tuple[CoapUri, int]:
+    """Return the parts of a group's URI and the number of the interface, which its zone may name too."""
+    target = _parse(uri)
+    if not is_group(target.host):
+        raise UsageError(f"{uri}: that is no multicast address, such as 224.0.1.187 or ff02::fd")
+    host, _, zone = target.host.partition("%")
+    index = interface_index(zone or interface)
+    if index and ":" in host:
+        target = target._replace(host=f"{host}%{index}")
+    return target, index
+
+
+def _uri_of(path: Path) -> str:
+    """Return the URI of a member (RFC 7252 §8.2), without path."""
+    host = str(path[0])
+    if host.startswith("::ffff:") and "." in host:
+        host = host[len("::ffff:") :]
+    elif len(path) > 3 and path[3]:
+        host = f"{host}%{socket.if_indextoname(path[3])}"
+    return format_uri(CoapUri("coap", host, path[1])).rstrip("/")
 
 
 def _parse(uri: str) -> CoapUri:

@@ -15,6 +15,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
 from typing import Callable, Optional
 
+from minicoap.asyncio.addresses import mapped
 from minicoap.asyncio.local import LocalAddresses, is_for_all
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
@@ -74,6 +75,7 @@ class UdpShell:
         self._waiting: deque[tuple[bytes, Path]] = deque()
         self._timer: Optional[TimerHandle] = None
         self._busy = False
+        self._group_sockets: list[socket.socket] = []
         loop.add_reader(sock, self._readable)
         self.wake()
 
@@ -82,10 +84,23 @@ class UdpShell:
         if not self._busy:  # else called by the machine's own doing: it is drained when that returns
             self._drain(self._loop.time())
 
+    @property
+    def main_socket(self) -> socket.socket:
+        """The socket, for its options."""
+        return self._socket
+
+    def join(self, sock: socket.socket, received: Callable[[bytes, Path, float], None]) -> None:
+        """Listen on another socket too, one of a group, and hand what comes there to `received`."""
+        self._group_sockets.append(sock)
+        self._loop.add_reader(sock, self._group_readable, sock, received)
+
     def close(self) -> None:
         """Stop, and close the socket. Calling it again does nothing."""
         if self._socket.fileno() < 0:
             return
+        for sock in self._group_sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         if self._timer is not None:
@@ -109,6 +124,21 @@ class UdpShell:
                     self._read_errors(now)
                     continue
                 datagram_received(data, path, now)
+        finally:
+            self._busy = False
+            self._drain(now)
+
+    def _group_readable(self, sock: socket.socket, received: Callable[[bytes, Path, float], None]) -> None:
+        now = self._loop.time()
+        is_mapped = sock.family != self.family  # IPv4 to a group, answered from an IPv6 socket
+        self._busy = True
+        try:
+            for _ in range(DATAGRAMS_A_WAKEUP):
+                try:
+                    data, path = sock.recvfrom(LARGEST_DATAGRAM)
+                except OSError:
+                    break
+                received(data, mapped(path) if is_mapped else path, now)
         finally:
             self._busy = False
             self._drain(now)
