@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from minicoap.codec.message import Message, Options, decode, encode
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
     from minicoap.core.body import BytesSource, ClientSink, Sink, Source
+    from minicoap.core.cache import Cache
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.machine import DatagramMachine
     from minicoap.core.parameters import Limits, TransmissionParameters
@@ -94,6 +95,7 @@ _PLACES = {
     "ClientSink": "core.body",
     "Sink": "core.body",
     "Source": "core.body",
+    "Cache": "core.cache",
     "EndpointCore": "core.endpoint",
     "DatagramMachine": "core.machine",
     "Limits": "core.parameters",
@@ -119,6 +121,7 @@ _PLACES = {
 __all__ = [
     "BodyError",
     "BytesSource",
+    "Cache",
     "ClientSink",
     "CoapError",
     "CoapUri",

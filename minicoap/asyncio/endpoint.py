@@ -18,6 +18,7 @@ from minicoap.codec import codes
 from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
 from minicoap.core.body import ClientSink, Source
+from minicoap.core.cache import Cache
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import SAFE, Deferred, Path, Request, Response
@@ -38,9 +39,10 @@ class Endpoint:
     which runs in a task of its own; a plain function answers several times as many requests.
 
     `parameters` and `limits` are the protocol's times and the bounds of memory (see `TransmissionParameters`,
-    `Limits`). Every request returns a `Response`, whatever its code: 4.xx and 5.xx are responses. Raised are UsageError
-    for what cannot work, PathError, RequestTimeout and other NetworkErrors where no answer came, PeerError for one that
-    broke the protocol, StorageError where a file failed. Cancelling the task that waits for a request ends the request.
+    `Limits`); with a `cache`, fresh responses are not asked for again. Every request returns a `Response`, whatever its
+    code: 4.xx and 5.xx are responses. Raised are UsageError for what cannot work, PathError, RequestTimeout and other
+    NetworkErrors where no answer came, PeerError for one that broke the protocol, StorageError where a file failed.
+    Cancelling the task that waits for a request ends the request.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class Endpoint:
         *,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = Limits(),  # noqa: B008  immutable
+        cache: Optional[Cache] = None,
     ) -> None:
-        self.core = EndpointCore(SystemEntropy(), site=site, parameters=parameters, limits=limits)
+        self.core = EndpointCore(SystemEntropy(), site=site, parameters=parameters, limits=limits, cache=cache)
         self._shell: Optional[UdpShell] = None
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}

@@ -24,13 +24,14 @@ from minicoap.codec.options import (
 from minicoap.core.block_client import Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
+from minicoap.core.cache import Cache, ClientRequest, Done, Items
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Answer, Exchanges
 from minicoap.core.multicast import GroupRequest, GroupServer
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
-from minicoap.core.request import ALL_CLASSES, Path, Response
+from minicoap.core.request import ALL_CLASSES, SAFE, Path, Response
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError, UsageError
@@ -39,8 +40,8 @@ from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathErr
 class EndpointCore:
     """A CoAP endpoint (RFC 7252) over UDP as a `DatagramMachine`.
 
-    `site` holds the resources it serves; `parameters` and `limits` are fixed for its life. Raises UsageError for
-    parameters that cannot work.
+    `site` holds the resources it serves; `parameters` and `limits` are fixed for its life. With `cache`, responses that
+    are fresh or confirmed are not asked for again. Raises UsageError for parameters that cannot work.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class EndpointCore:
         site: Optional[Site] = None,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = Limits(),  # noqa: B008  immutable
+        cache: Optional[Cache] = None,
     ) -> None:
         parameters.check()
         lifetime = parameters.exchange_lifetime
         self.site = site if site is not None else Site()
         self._limits = limits
+        self._cache = cache
         self._outbox: list[tuple[bytes, Path]] = []
         self._timers = Timers()
         self._decoded: dict[bytes, Options] = {}
@@ -144,7 +147,7 @@ class EndpointCore:
         szx: int = 6,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
-    ) -> Transfer:
+    ) -> ClientRequest:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
 
         `done` is called once, never from inside this call: with the response, whatever its code, or with the error
@@ -166,23 +169,32 @@ class EndpointCore:
                 raise UsageError("a body that travels in blocks needs the responses to them")
             items.append((NO_RESPONSE, encode_uint(no_response)))
         items.extend(options)
-        transfer = Transfer(
-            self._exchanges,
-            path,
-            code,
-            items,
-            payload,
-            done,
-            confirmable=confirmable,
-            timeout=timeout,
-            sink=sink,
-            offset=offset,
-            szx=szx,
-            assembled_limit=self._limits.assembled_body,
-            parameters=parameters,
-        )
-        transfer.start(now)
-        return transfer
+
+        def send(items: Items, done: Done) -> Transfer:
+            transfer = Transfer(
+                self._exchanges,
+                path,
+                code,
+                items,
+                payload,
+                done,
+                confirmable=confirmable,
+                timeout=timeout,
+                sink=sink,
+                offset=offset,
+                szx=szx,
+                assembled_limit=self._limits.assembled_body,
+                parameters=parameters,
+            )
+            transfer.start(now)
+            return transfer
+
+        if self._cache is None or sink is not None or no_response:
+            return send(items, done)
+        body = payload if isinstance(payload, bytes) else b""
+        if code in SAFE and body is not payload:
+            return send(items, done)
+        return self._cache.request(path, code, items, body, done, send, self._timers, now)
 
     def ping(self, path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
         """Send an empty confirmable message, which a CoAP endpoint answers with a reset (RFC 7252 §4.3).
@@ -279,12 +291,13 @@ class EndpointCore:
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how many peers, remembered and pending answers, open bodies, refusals (4.29) and timers are kept."""
+        """Return how many peers, remembered and pending answers, bodies, responses, 4.29s and timers are kept."""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending + len(self._groups),
             "bodies": len(self._blocks),
+            "cached": 0 if self._cache is None else len(self._cache),
             "refusals": len(self._exchanges.backoff),
             "timers": len(self._timers),
         }
