@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Callable, Optional, Union, cast
 
@@ -14,16 +14,18 @@ from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSink
 from minicoap.asyncio.groups import interface_index, is_group, open_group_socket, send_by
 from minicoap.asyncio.udp import UdpShell, open_socket
-from minicoap.codec import codes
+from minicoap.codec import codes, contentformats
+from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
 from minicoap.core.body import ClientSink, Source
 from minicoap.core.cache import Cache
+from minicoap.core.directory import DEFAULT_LIFETIME, Facts, Registration
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
-from minicoap.errors import CoapError, NetworkError, OptionError, PathError, RequestTimeout, UsageError
+from minicoap.errors import CoapError, NetworkError, OptionError, PathError, PeerError, RequestTimeout, UsageError
 
 _Answers = asyncio.Queue[Union[tuple[str, Response], CoapError, None]]
 _REACHED = 1024  # names whose working address is remembered
@@ -310,6 +312,65 @@ class Endpoint:
         except asyncio.TimeoutError:
             raise RequestTimeout(f"no sign of life within {timeout} s") from None
         return loop.time() - started
+
+    async def links(self, uri: str, **arguments: Any) -> list[Link]:
+        """GET `uri` and read it as links (RFC 6690): `/.well-known/core` of an endpoint, a directory's lookup.
+
+        Raises PeerError for what is no link format, or no success; see `request` for the arguments.
+        """
+        response = await self.get(uri, accept=contentformats.LINK_FORMAT, **arguments)
+        if not response.is_success:
+            raise PeerError(f"{uri} was answered {codes.code_name(response.code)}")
+        return parse_links(response.text)
+
+    async def register(
+        self,
+        uri: str,
+        name: str,
+        *,
+        sector: str = "",
+        lifetime: int = DEFAULT_LIFETIME,
+        attributes: Optional[Mapping[str, str]] = None,
+    ) -> Registration:
+        """Register with the resource directory at `uri`, such as ``coap://rd.example``, under `name` (RFC 9176 §5.1).
+
+        What is registered is this endpoint's `/.well-known/core`, which the directory reads from where the request
+        came: so `serve` comes first. Once the directory has agreed, the registration is refreshed within its `lifetime`
+        (seconds) until the endpoint is closed or the returned object's `stop(now)` called. Raises PeerError if the
+        directory refuses, NetworkErrors if it cannot be reached, UsageError for what no directory takes.
+        """
+        target = _parse(uri)
+        if target.path or target.query:
+            raise UsageError(f"{uri}: simple registration goes to a host; the path is /.well-known/rd")
+        shell = self._open()
+        loop = asyncio.get_running_loop()
+        facts = Facts(name, sector, lifetime, attributes or {})
+        agreed: asyncio.Future[Response] = loop.create_future()
+
+        def on_outcome(outcome: Union[Response, CoapError]) -> None:
+            if agreed.done():
+                if not isinstance(outcome, Response) or outcome.code != codes.CHANGED:
+                    logger.warning("the registration of %r at %s was not refreshed: %r", name, uri, outcome)
+            elif isinstance(outcome, CoapError):
+                agreed.set_exception(outcome)
+            elif outcome.code != codes.CHANGED:
+                agreed.set_exception(PeerError(f"{uri} answered {codes.code_name(outcome.code)}: {outcome.text}"))
+            else:
+                agreed.set_result(outcome)
+
+        path = await resolve(target.host, target.port, shell.family, loop)
+        registration = self.core.register(path, facts, on_outcome, loop.time())
+        self._pending[agreed] = None
+        shell.wake()
+        try:
+            await agreed
+        except BaseException:
+            registration.stop(loop.time())
+            shell.wake()
+            raise
+        finally:
+            del self._pending[agreed]
+        return registration
 
     async def takes_tokens(self, uri: str, length: int) -> bool:
         """Whether the endpoint of `uri` takes tokens of `length` bytes (RFC 8974 §2.2.2); good for half an hour."""

@@ -25,6 +25,7 @@ from minicoap.core.block_client import Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.cache import Cache, ClientRequest, Done, Items
+from minicoap.core.directory import Facts, Registration
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Answer, Exchanges
 from minicoap.core.multicast import GroupRequest, GroupServer
@@ -251,6 +252,27 @@ class EndpointCore:
         if error is not None:
             raise error
         return request
+
+    def register(
+        self, path: Path, facts: Facts, on_outcome: Callable[[Union[Response, CoapError]], None], now: float
+    ) -> Registration:
+        """Register this endpoint with the resource directory at `path`, and go on doing so (RFC 9176 §5.1).
+
+        `on_outcome` is called after each attempt. Raises UsageError for facts that no directory takes, NetworkError if
+        there is no room.
+        """
+
+        def ask(
+            uri_path: tuple[str, ...],
+            query: list[str],
+            done: Callable[[Union[Response, CoapError]], None],
+            when: float,
+        ) -> ClientRequest:
+            return self.request(codes.POST, path, done, when, uri_path=uri_path, query=query)
+
+        registration = Registration(path, facts, ask, self._timers, on_outcome)
+        registration.start(now)
+        return registration
 
     def try_token_length(
         self, path: Path, length: int, done: Callable[[Union[bool, CoapError]], None], now: float
