@@ -82,13 +82,9 @@ class Agent:
         self._clock = clock
         self._boot_id = boot.boot_id()
         self._timers = Timers()
-        self.endpoint = EndpointCore(
-            entropy, site=Site(lenient_paths=True), parameters=parameters, limits=limits
-        )
+        self.endpoint = EndpointCore(entropy, site=Site(lenient_paths=True), parameters=parameters, limits=limits)
         shared: dict[str, Any] = {"clock": clock, "timers": self._timers, "entropy": entropy}
-        self.membership = Membership(
-            config, self.endpoint, server, facts=facts, jobs_wait=self._jobs_wait, **shared
-        )
+        self.membership = Membership(config, self.endpoint, server, facts=facts, jobs_wait=self._jobs_wait, **shared)
         node_resources = NodeResources(
             config.node_id, facts, health=self.membership.health, status=self._status, hinted=self._hinted
         )
@@ -145,7 +141,9 @@ class Agent:
         """Take up what an earlier life left, and register. Raises OSError if the data directory cannot be used."""
         actions = self.machine.recover(self._journal.open())
         accepted = self.machine.job
-        if accepted is not None:
+        if accepted is None:
+            self._downloads.clear()  # the last life may have ended before it had done so
+        else:
             self._job = _read_job(bytes(accepted.description))
             logger.info("job %s goes on in state %s", accepted.job_id, self.machine.state)
         self._do(actions)
@@ -260,6 +258,7 @@ class Agent:
         elif isinstance(action, Rewrite):
             self._journal.rewrite(action.records)
         elif isinstance(action, Report):
+            self.endpoint.site.changed("/system")
             self._outbox.put(action)
         elif isinstance(action, Perform):
             self._begin(action)

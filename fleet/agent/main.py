@@ -15,21 +15,25 @@ else:
 import logging
 import os
 import signal
+import socket
 from collections.abc import Sequence
-from typing import Callable
+from typing import Callable, Optional
 
 from fleet.agent.agent import Agent
 from fleet.agent.config import AgentConfig
 from fleet.errors import UsageError
+from fleet.host.addresses import is_loopback
 from fleet.host.boot import SystemBoot
 from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
+from fleet.host.lock import held
 from fleet.host.processes import AsyncioProcesses, ProcessResult, RunningProcess
 from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.udp import UdpShell, open_socket
-from minicoap.codec.uri import parse_uri
+from minicoap.codec.uri import CoapUri, format_uri, parse_uri
+from minicoap.core.request import Path
 from minicoap.errors import CoapError, PathError
 
 logger = logging.getLogger(__name__)
@@ -39,49 +43,57 @@ RESOLVE_RETRY = 10.0  # seconds until the server's name is looked up again
 
 def run(config: AgentConfig) -> int:
     """Serve until told to stop; returns the exit code. Raises UsageError for a configuration that cannot work."""
-    asyncio.run(_run(config))
+    uri = _server_uri(config)
+    data_dir = os.path.abspath(config.data_dir)
+    os.makedirs(data_dir, exist_ok=True)
+    python = config.python and os.path.abspath(config.python)
+    file_root = config.file_root and os.path.abspath(config.file_root)
+    with held(data_dir, "agent"):
+        asyncio.run(_run(config._replace(data_dir=data_dir, python=python, file_root=file_root), uri))
     return 0
 
 
-async def _run(config: AgentConfig) -> None:
+def _server_uri(config: AgentConfig) -> CoapUri:
+    try:
+        uri = parse_uri(config.server)
+    except CoapError as error:
+        raise UsageError(f"--server {config.server}: {error}") from error
+    if uri.scheme != "coap" or not uri.port or uri.query or any(uri.path):
+        raise UsageError(f"--server {config.server}: give coap://, host and port only, as in coap://192.0.2.7:5683")
+    if not is_loopback(uri.host) and not config.insecure:
+        raise UsageError(
+            f"plain CoAP to {uri.host} can be read and forged by anyone on the way, who could have anything "
+            "installed here; add --insecure if that is meant"
+        )
+    return uri
+
+
+async def _run(config: AgentConfig, uri: CoapUri) -> None:
     loop = asyncio.get_running_loop()
-    data_dir = os.path.abspath(config.data_dir)
-    os.makedirs(data_dir, exist_ok=True)
-    lock = _lock(data_dir)
-    config = config._replace(data_dir=data_dir, python=config.python or sys.executable)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    try:
-        family, address = await resolve_local(config.host, config.port, loop)
-        sock = open_socket(family, address)
-    except (OSError, CoapError) as error:
-        raise UsageError(f"cannot listen on --port {config.port}: {error}; --port 0 takes any free one") from error
+    sock = await _open_socket(config, loop)
     files = SystemFiles()
     try:
-        try:
-            uri = parse_uri(config.server)
-        except CoapError as error:
-            raise UsageError(f"--server {config.server}: {error}") from error
-        while True:
-            try:
-                server = await resolve(uri.host, uri.port, family, loop)
-                break
-            except PathError as error:
-                logger.warning("%s; again in %.0f s", error, RESOLVE_RETRY)
-                await asyncio.sleep(RESOLVE_RETRY)
+        server = await _find(uri, sock.family, stopped)
+        if server is None:
+            return
         processes = _Processes()
-        agent = Agent(
-            config,
-            server,
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-            files=files,
-            facts=PsutilFacts(data_dir),
-            processes=processes,
-            boot=SystemBoot(processes),
-        )
-        agent.start()
+        try:
+            agent = Agent(
+                config,
+                server,
+                clock=SystemClock(),
+                entropy=SystemEntropy(),
+                files=files,
+                facts=PsutilFacts(config.data_dir),
+                processes=processes,
+                boot=SystemBoot(processes),
+            )
+            agent.start()
+        except OSError as error:
+            raise UsageError(f"--data-dir {config.data_dir} cannot be used: {error}") from error
         shell = UdpShell(agent, sock, loop)
         processes.ended = shell.wake
         print(f"node {config.node_id} on port {sock.getsockname()[1]}, server {config.server}", flush=True)
@@ -92,7 +104,35 @@ async def _run(config: AgentConfig) -> None:
     finally:
         sock.close()
         files.close()
-        os.close(lock)
+
+
+async def _open_socket(config: AgentConfig, loop: asyncio.AbstractEventLoop) -> socket.socket:
+    """The socket for everything: on all addresses of both families, or of IPv4 alone where there is no IPv6."""
+    hosts = [config.host] if config.host else ["::", "0.0.0.0"]
+    while True:
+        try:
+            family, address = await resolve_local(hosts.pop(0), config.port, loop)
+            return open_socket(family, address)
+        except (OSError, CoapError) as error:
+            if not hosts:
+                text = f"cannot listen on --port {config.port}: {error}; --port 0 takes any free one"
+                raise UsageError(text) from error
+
+
+async def _find(uri: CoapUri, family: int, stopped: asyncio.Event) -> Optional[Path]:
+    """Look up the server until there is an answer; None if the agent is stopped before."""
+    while True:
+        try:
+            return await resolve(uri.host, uri.port, family, asyncio.get_running_loop())
+        except PathError as error:
+            logger.warning("%s; again in %.0f s", error, RESOLVE_RETRY)
+        except CoapError as error:
+            raise UsageError(f"--server {format_uri(uri)}: {error}") from error
+        try:
+            await asyncio.wait_for(stopped.wait(), RESOLVE_RETRY)
+            return None
+        except asyncio.TimeoutError:
+            continue
 
 
 class _Processes(AsyncioProcesses):
@@ -110,16 +150,3 @@ class _Processes(AsyncioProcesses):
             self.ended()
 
         return super().run(arguments, input, timeout, then)
-
-
-def _lock(directory: str) -> int:
-    """Hold the data directory: two agents on one journal would undo each other's work."""
-    import fcntl
-
-    descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UsageError(f"another agent runs on {directory}; stop it, or give another --data-dir") from None
-    return descriptor

@@ -95,6 +95,7 @@ class Membership:
 
     def report(self, now: float = 0.0) -> None:
         """Report the node's health now."""
+        self._endpoint.site.changed("/health")
         self._request(codes.PUT, "health", self.health(), self._reported)
 
     def _request(self, code: int, path: str, message: Any, done: Callable[[Union[Response, CoapError]], None]) -> None:

@@ -53,6 +53,7 @@ class NodeResources:
                 title="Health of this node",
                 resource_type="fleet.health",
                 content_formats=FORMATS,
+                observable=True,
             ),
             Resource(
                 "/system",
@@ -60,6 +61,7 @@ class NodeResources:
                 title="This node",
                 resource_type="fleet.system",
                 content_formats=FORMATS,
+                observable=True,
             ),
             Resource("/updates/available", post=guarded(self._hint), content_formats=FORMATS, max_body=4096),
         ]

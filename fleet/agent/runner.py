@@ -5,6 +5,7 @@ Python never gives back what it imported, a child does; it also may be killed, b
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Callable, Optional
 
@@ -12,6 +13,8 @@ import msgspec
 
 from fleet.host.processes import Processes, ProcessResult, RunningProcess
 from fleet.install.interface import Answer, Call, Step, last_lines
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = "timeout"
 CRASHED = "installer_crashed"
@@ -64,11 +67,10 @@ class Runner:
 def _answer(result: ProcessResult) -> Answer:
     if result.timed_out:
         return Answer(ok=False, reason=TIMEOUT, output="the installer took too long and was ended")
-    lines = result.stdout.strip().rsplit(b"\n", 1)
-    if result.exit_code == 0 and lines:
+    if result.exit_code == 0:
         try:
-            return msgspec.json.decode(lines[-1], type=Answer)
-        except msgspec.DecodeError:
-            pass  # told below, with what it wrote
+            return msgspec.json.decode(result.stdout.strip().rpartition(b"\n")[2], type=Answer)
+        except msgspec.DecodeError as error:
+            logger.warning("the installer's answer cannot be read: %s", error)
     text = result.stderr.decode(errors="replace") or result.stdout.decode(errors="replace")
     return Answer(ok=False, reason=CRASHED, output=last_lines(f"{text}\n(exit code {result.exit_code})"))

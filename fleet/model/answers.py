@@ -20,10 +20,10 @@ RETRY_AFTER = 5  # seconds, for what cannot be done now
 FIELD_ENTRY = "tag:minicoap,2026:problem-field"
 """The custom problem detail entry (RFC 9290 §3.2) of an error's field: its map has `field`, `state` and `legal`."""
 
+_WITHOUT_BODY = (codes.GET, codes.DELETE)
+
 # Live state: a cache may not answer for it. The default Max-Age of 60 s would let it.
-_LIVE = {
-    number: Options(((CONTENT_FORMAT, encode_uint(number)), (MAX_AGE, b""))) for number in FORMATS
-}
+_LIVE = {number: Options(((CONTENT_FORMAT, encode_uint(number)), (MAX_AGE, b""))) for number in FORMATS}
 
 
 def answer(
@@ -43,9 +43,10 @@ def refusal(
     legal: tuple[str, ...] = (),
 ) -> Response:  # fmt: skip
     """Return an error: JSON, or problem details (RFC 9290) to a client that speaks CBOR; nothing on 4.06."""
+    # Errors are cacheable too (RFC 7252 §5.9.2); a job that is not there may be in a moment.
+    max_age = RETRY_AFTER if code in (codes.SERVICE_UNAVAILABLE, codes.TOO_MANY_REQUESTS) else 0
     if code == codes.NOT_ACCEPTABLE:
-        return Response(code)
-    max_age = RETRY_AFTER if code in (codes.SERVICE_UNAVAILABLE, codes.TOO_MANY_REQUESTS) else None
+        return Response(code, max_age=max_age)
     wanted = request.accept if request.accept is not None else request.content_format
     if wanted == CBOR:
         entry = {"field": field, "state": state, "legal": list(legal)}
@@ -53,7 +54,7 @@ def refusal(
         problem = Problem(codes.code_name(code), text, {FIELD_ENTRY: entry} if entry else {})
         return Response(code, encode_problem(problem), contentformats.PROBLEM_DETAILS_CBOR, max_age=max_age)
     if wanted in (None, JSON, contentformats.OCTET_STREAM):
-        return Response(code, encode(ErrorAnswer(text, field, state, legal)), JSON, max_age=max_age)
+        return Response(code, encode(ErrorAnswer(text, field, state, legal or ())), JSON, max_age=max_age)
     return Response(code, text.encode(), max_age=max_age)
 
 
@@ -94,7 +95,7 @@ def guarded(handler: Handler) -> Handler:
 
     def handle(request: Request) -> Union[Response, Deferred]:
         try:
-            if request.payload:
+            if request.code not in _WITHOUT_BODY:
                 refused = unsupported_format(request)
                 if refused is not None:
                     return refused

@@ -350,11 +350,20 @@ class NodeView(msgspec.Struct, frozen=True):
     address: str
     hostname: str
     ip_address: str
-    groups: tuple[str, ...]
     services: tuple[str, ...]
     drivers: tuple[str, ...]
     system_info: dict[str, Any]
+    groups: tuple[str, ...] = ()
     health: Optional[dict[str, Any]] = None
+
+
+class NodeHealthAnswer(msgspec.Struct, frozen=True):
+    """To `GET /nodes/{id}/health`: the last report, and when it came by the server's clock."""
+
+    node_id: str
+    status: str
+    received_at: Optional[str]
+    health: Any
 
 
 class NodesAnswer(msgspec.Struct, frozen=True):

@@ -38,6 +38,8 @@ def decode(payload: bytes, content_format: Optional[int], kind: type[T]) -> T:
         message: T = _json_decoder(cast(Hashable, kind)).decode(payload)
         return message
     except msgspec.ValidationError as error:
+        if kind is not object:
+            decode(payload, content_format, object)  # what is no JSON further on is that first of all
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"the payload is no JSON: {error}") from None

@@ -1,0 +1,1 @@
+"""What an operator's programs ask of a fleet."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import logging
 from typing import Optional
 
 from fleet.host.files import Files
+
+logger = logging.getLogger(__name__)
 
 SYNC_STEP = 4 * 1024 * 1024  # bytes between syncs of an upload, so that no single one holds the server up for long
 
 
 class StoreFullError(Exception):
-    """The store has no room for these bytes; `limit` is how many more it would take."""
+    """The store has no room for a body of this size; `limit` is how long it may be."""
 
     def __init__(self, text: str, limit: int) -> None:
         super().__init__(text)
@@ -90,26 +93,34 @@ class ArtifactStore:
         if sha256 in self._claimed:
             return
         path = self._path(sha256)
-        self._used -= self._files.size(path) or 0
-        self._files.remove(path)
+        size = self._files.size(path) or 0
+        if self.let_go(path):
+            self._used -= size
 
-    def reserve(self, size: int) -> None:
-        """Count bytes about to be written; raises StoreFullError if they are too many."""
+    def reserve(self, size: int, taken: int) -> None:
+        """Count bytes about to be written, behind `taken` of the same upload; raises StoreFullError if too many."""
         if self._used + size > self._quota:
-            raise StoreFullError(f"the store's quota of {self._quota} bytes is used up", self.room())
+            raise StoreFullError(f"the store's quota of {self._quota} bytes is used up", self.room() + taken)
         self._used += size
 
     def give_back(self, size: int) -> None:
         """Uncount the bytes of an upload that came to nothing."""
         self._used -= size
 
-    def adopt(self, path: str, sha256: str, size: int) -> None:
-        """Make a complete and synced upload a content."""
-        if self._files.size(self._path(sha256)) is not None:
+    def let_go(self, path: str) -> bool:
+        """Remove a file that nobody needs; one that the disk does not let go of stays counted until the next start."""
+        try:
             self._files.remove(path)
-            self._used -= size
-        else:
-            self._files.rename(path, self._path(sha256))
+        except OSError as error:
+            logger.error("%s cannot be removed: %s", path, error)
+            return False
+        return True
+
+    def adopt(self, path: str, sha256: str) -> None:
+        """Make a complete and synced upload a content, in the place of one that may have been damaged since."""
+        replaced = self._files.size(self._path(sha256))
+        self._files.rename(path, self._path(sha256))
+        self._used -= replaced or 0
 
     def _path(self, sha256: str) -> str:
         return f"{self._contents}/{sha256}"
@@ -128,7 +139,7 @@ class Incoming:
 
     def write(self, data: bytes) -> None:
         """Append `data`; raises StoreFullError and OSError."""
-        self._store.reserve(len(data))
+        self._store.reserve(len(data), self.size)
         self.size += len(data)
         self._files.append(self._path, data)
         self._hash.update(data)
@@ -142,13 +153,13 @@ class Incoming:
             self._files.append(self._path, b"")
         self._files.fsync(self._path)
         sha256 = self._hash.hexdigest()
-        self._store.adopt(self._path, sha256, self.size)
+        self._store.adopt(self._path, sha256)
         return sha256
 
     def drop(self) -> None:
         """Forget what came."""
-        self._files.remove(self._path)
-        self._store.give_back(self.size)
+        if self._store.let_go(self._path):
+            self._store.give_back(self.size)
         self.size = 0
 
 

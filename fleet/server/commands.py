@@ -31,7 +31,7 @@ class RegisterNode(msgspec.Struct, frozen=True, tag=True):
 
 
 class RemoveNode(msgspec.Struct, frozen=True, tag=True):
-    """Forget a node; what it had still to do is cancelled with the reason `node_removed`."""
+    """Forget a node; what it had to do is cancelled, or if begun timed out, with the reason `node_removed`."""
 
     at: int
     node_id: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 DEFAULT_PORT = 5683
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ServerConfig(NamedTuple):
@@ -24,8 +23,3 @@ class ServerConfig(NamedTuple):
     health_interval: float = 60.0
     artifact_quota: int = 8 * 1024 * 1024 * 1024
     debug: bool = False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can be reached from this machine only."""
-    return host in LOOPBACK or host.startswith("127.")

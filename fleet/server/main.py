@@ -7,23 +7,25 @@ that datagrams that arrive meanwhile wait in the kernel, and the port is the sam
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
-from collections.abc import Iterator
+import threading
 from typing import Callable, NoReturn, Optional
 
 from fleet.errors import UsageError
+from fleet.host.addresses import is_loopback
 from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
-from fleet.server.config import ServerConfig, is_loopback
+from fleet.host.lock import held
+from fleet.server.config import ServerConfig
 from fleet.server.resources.system import RESTART
 from fleet.server.server import Server
+from fleet.server.store.interface import Post
 from fleet.server.store.sqlite import SqliteLedger
 from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
@@ -33,6 +35,7 @@ from minicoap.errors import CoapError
 logger = logging.getLogger(__name__)
 
 _INHERITED_SOCKET = 3  # the first descriptor of systemd's protocol, sd_listen_fds(3)
+FAILED = "failed"
 _LINGER = 0.2  # seconds in which the last answers leave before a stop
 
 
@@ -47,27 +50,12 @@ def run(config: ServerConfig) -> int:
             "meant, or use --host 127.0.0.1"
         )
     os.makedirs(config.data_dir, exist_ok=True)
-    with _lock(config.data_dir):
+    with held(config.data_dir, "server"):
         action, sock = asyncio.run(_serve(config))
     if action == RESTART:
         _replace_process(sock)
     sock.close()
-    return 0
-
-
-@contextlib.contextmanager
-def _lock(directory: str) -> Iterator[None]:
-    """Hold the data directory: two servers on one would each believe in their own memory."""
-    descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UsageError(f"another server runs on {directory}; stop it, or give another --data-dir") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+    return 1 if action == FAILED else 0
 
 
 async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
@@ -89,9 +77,15 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
         if shell is not None:
             shell.wake()
 
+    def thread_failed(failure: threading.ExceptHookArgs) -> None:
+        # Without one of the ledger's threads nothing can be done any more: whoever watches over us is to start anew.
+        logger.critical("a thread failed", exc_info=failure.exc_value)
+        loop.call_soon_threadsafe(stop, FAILED)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, "shutdown")
-    ledger = SqliteLedger(os.path.join(config.data_dir, "fleet.sqlite"), post)
+    threading.excepthook = thread_failed
+    ledger = _open_ledger(config, post)
     files = SystemFiles()
     try:
         port = sock.getsockname()[1]
@@ -111,11 +105,7 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
         successor = sock.dup()
         shell = UdpShell(server, sock, loop)
         try:
-            print(f"listening on {_uri(config.host, port)}", flush=True)
-            if is_loopback(config.host):
-                print("plain CoAP on loopback: everyone on this machine is an operator", flush=True)
-            else:
-                print("plain CoAP without protection (--insecure): everyone who reaches it is an operator", flush=True)
+            _announce(config, port)
             action = await stopped
             await asyncio.sleep(_LINGER)
         finally:
@@ -125,6 +115,22 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
         files.close()
     logger.info("stopped: %s", action)
     return action, successor
+
+
+def _open_ledger(config: ServerConfig, post: Post) -> SqliteLedger:
+    database = os.path.join(config.data_dir, "fleet.sqlite")
+    try:
+        return SqliteLedger(database, post)
+    except sqlite3.Error as error:
+        raise UsageError(f"the database {database} cannot be opened: {error}") from error
+
+
+def _announce(config: ServerConfig, port: int) -> None:
+    print(f"listening on {_uri(config.host, port)}", flush=True)
+    if is_loopback(config.host):
+        print("plain CoAP on loopback: everyone on this machine is an operator", flush=True)
+    else:
+        print("plain CoAP without protection (--insecure): everyone who reaches it is an operator", flush=True)
 
 
 async def _listening_socket(config: ServerConfig) -> socket.socket:
@@ -148,7 +154,17 @@ def _replace_process(sock: socket.socket) -> NoReturn:
     environment = {**os.environ, "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
     logging.shutdown()
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+    os.execve(sys.executable, [sys.executable, *_own_arguments()], environment)
+
+
+def _own_arguments() -> list[str]:
+    """What follows the interpreter in the command line that started this process."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is None:
+        return sys.argv
+    # Started by `python -m`: the file alone would look for its imports beside itself.
+    name = main.name[: -len(".__main__")] if main.name.endswith(".__main__") else main.name
+    return ["-m", name, *sys.argv[1:]]
 
 
 def _uri(host: str, port: int) -> str:

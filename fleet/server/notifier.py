@@ -24,9 +24,7 @@ _PATH = ("updates", "available")
 class Notifier:
     """Sends hints through `endpoint`; `acknowledged(job_id, node_id)` is called for each that a node took."""
 
-    def __init__(
-        self, endpoint: EndpointCore, presences: Presences, acknowledged: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, endpoint: EndpointCore, presences: Presences, acknowledged: Callable[[str, str], None]) -> None:
         self._endpoint = endpoint
         self._presences = presences
         self._acknowledged = acknowledged

@@ -72,10 +72,11 @@ class Server:
             NodesResource(services),
             UpdatesResource(services),
             FirmwareResource(services),
-            SystemResource(services, act),
+            SystemResource(services, files, act),
         ):
             for resource in part.resources():
                 site.add(resource)
+        services.changed = site.changed
         self.services = services
         self.endpoint = EndpointCore(entropy, site=site, parameters=parameters, limits=limits)
         self._notifier = Notifier(self.endpoint, services.presences, self._acknowledged)
@@ -178,8 +179,13 @@ class Server:
     # After commits
 
     def _changed(self, changes: Sequence[Change]) -> None:
+        touched: dict[str, None] = {}
         for change in changes:
             self.services.waiting.follow(change)
+            if change.job_id is not None:
+                touched[f"/updates/{change.job_id}/status"] = None
+            if change.kind in (JOB, NODE):
+                touched["/nodes" if change.kind == NODE else "/health"] = None
             if change.kind == EXECUTION:
                 self._execution_changed(change)
             elif change.kind == JOB and change.state == jobs.RUNNING:
@@ -192,6 +198,8 @@ class Server:
                     self.services.presences.add(change.node_id)
             elif change.kind == ARTIFACT and change.state == RELEASED and change.sha256 is not None:
                 self.services.artifacts.remove(change.sha256)
+        for path in touched:
+            self.services.changed(path)
         self._notifier.send(self.services.clock.monotonic())
 
     def _execution_changed(self, change: Change) -> None:

@@ -39,6 +39,7 @@ class Services:
         self.facts = facts
         self.artifacts = artifacts
         self.servers = servers
+        self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
         self.presences = Presences(config.health_interval)
         self.waiting = Waiting()
 
@@ -46,9 +47,7 @@ class Services:
         """The wall clock as UTC milliseconds."""
         return int(self.clock.wall() * 1000)
 
-    def submit(
-        self, request: Request, command: Command, succeed: Callable[[Request, Outcome], Response]
-    ) -> Deferred:
+    def submit(self, request: Request, command: Command, succeed: Callable[[Request, Outcome], Response]) -> Deferred:
         """Answer `request` once `command` is durable: by `succeed`, or by what the command was refused for."""
         deferred = request.defer()
 
@@ -71,3 +70,7 @@ class Services:
 
         self.ledger.query(query, done)
         return deferred
+
+
+def _nobody_observes(path: str) -> None:
+    """Nothing is served yet."""

@@ -7,7 +7,9 @@ later. What the store does not have is left to the node's own index.
 from __future__ import annotations
 
 import email.parser
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, NamedTuple, Optional, cast
 
@@ -18,6 +20,12 @@ from fleet.model.requirements import Requirement, normalise_name, parse_requirem
 from fleet.server.artifacts import ArtifactStore
 
 METADATA_LIMIT = 1024 * 1024  # bytes; a larger METADATA is none
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of compression, as wheels are written
+
+# What zipfile raises for bytes that are no zip file, or a damaged one.
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 class Wheel(NamedTuple):
@@ -96,7 +104,7 @@ def _required_by(artifact: Artifact, store: ArtifactStore, field: str) -> Sequen
         # RawIOBase has all that zipfile asks of a file; typeshed wants the whole of IO[bytes].
         with zipfile.ZipFile(cast(IO[bytes], store.open(artifact.sha256))) as archive:
             text = _metadata(archive)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, ValueError, UnicodeError) as error:
+    except _UNREADABLE as error:
         raise InvalidError(f"the wheel {artifact.name!r} cannot be read: {error}; upload it again", field) from error
     requirements = []
     for line in email.parser.HeaderParser().parsestr(text).get_all("Requires-Dist") or ():
@@ -113,6 +121,8 @@ def _metadata(archive: zipfile.ZipFile) -> str:
     for info in archive.infolist():
         directory, _, name = info.filename.partition("/")
         if name == "METADATA" and directory.endswith(".dist-info") and info.file_size <= METADATA_LIMIT:
+            if info.compress_type not in METHODS:
+                raise ValueError("its METADATA is compressed by another method than deflate")
             with archive.open(info) as file:
                 return file.read(METADATA_LIMIT).decode(errors="replace")
     raise ValueError("it has no METADATA")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Callable, Optional, Union, cast
 
@@ -22,6 +22,7 @@ from minicoap.core.body import ClientSink, Source
 from minicoap.core.cache import Cache
 from minicoap.core.directory import DEFAULT_LIFETIME, Facts, Registration
 from minicoap.core.endpoint import EndpointCore
+from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
@@ -61,6 +62,7 @@ class Endpoint:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._asking: dict[_Answers, None] = {}  # requests to groups that are under way
         self._reached: dict[tuple[str, int], Path] = {}  # which of a name's addresses answered
+        self._observations: dict[Observation, None] = {}
         self._is_closed = False
         for resource in self.core.site.resources:
             for code, handler in resource.handlers.items():
@@ -84,6 +86,9 @@ class Endpoint:
         for answers in self._asking:
             answers.put_nowait(NetworkError("the endpoint was closed"))
         if self._shell is not None:
+            for observation in list(self._observations):
+                observation.cancel(asyncio.get_running_loop().time())
+            self._shell.wake()  # a last word to the servers, sent once
             self._shell.close()
 
     async def serve(self, uri: str) -> None:
@@ -237,6 +242,107 @@ class Endpoint:
             return await self.request(codes.GET, uri, sink=sink, offset=offset, **arguments)
         with FileSink(sink, offset=offset) as file_sink:
             return await self.request(codes.GET, uri, sink=file_sink, offset=offset, **arguments)
+
+    async def observe(
+        self,
+        uri: str,
+        *,
+        code: int = codes.GET,
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        confirmable: bool = True,
+        timeout: Optional[float] = None,
+        sink: Optional[Callable[[], ClientSink]] = None,
+        patience: float = 300.0,
+    ) -> AsyncGenerator[Response, None]:
+        """Iterate over the states of `uri`: what it is now, and what it becomes (RFC 7641).
+
+        ::
+
+            async for response in endpoint.observe("coap://192.0.2.7/time"):
+                print(response.text)
+
+        Who is slow gets the latest state and misses those in between. The iteration ends after a 4.xx or 5.xx response,
+        and after the one response of a server that does not support it, whose `is_notification` is false; leaving it
+        tells the server. It survives a restart of the server, and raises what ended it if none answers for `patience`
+        seconds: PathError, RequestTimeout or another CoapError, as `request` does, which says what the other arguments
+        are. With `sink`, a function that returns a `ClientSink`, each body goes into one of its own.
+        """
+        target = _parse(uri)
+        items = list(options)
+        if not is_ip_literal(target.host):
+            items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
+        shell = self._open()
+        paths = await self._addresses(target, shell)
+        loop = asyncio.get_running_loop()
+        latest: Union[Response, CoapError, None] = None
+        news: asyncio.Future[object] = loop.create_future()
+
+        def update(outcome: Union[Response, CoapError]) -> None:
+            nonlocal latest
+            latest = outcome
+            if not news.done():
+                news.set_result(None)
+
+        def start() -> Observation:
+            observation = self.core.observe(
+                paths.pop(0),
+                update,
+                loop.time(),
+                code=code,
+                uri_path=target.path,
+                query=target.query,
+                payload=payload,
+                content_format=content_format,
+                accept=accept,
+                options=items,
+                confirmable=confirmable,
+                timeout=timeout,
+                sink=sink,
+                patience=patience,
+            )
+            self._observations[observation] = None
+            return observation
+
+        observation = start()
+        try:
+            shell.wake()
+            while True:
+                if self._is_closed:
+                    raise NetworkError("the endpoint was closed")
+                self._pending[news] = None
+                try:
+                    await news
+                finally:
+                    del self._pending[news]
+                outcome, latest, news = latest, None, loop.create_future()
+                if isinstance(outcome, PathError) and paths:
+                    del self._observations[observation]
+                    observation = start()
+                    shell.wake()
+                    continue
+                if isinstance(outcome, CoapError):
+                    raise _placed(outcome, target)
+                assert outcome is not None
+                paths.clear()  # this is the one
+                is_last = observation.is_over
+                yield outcome
+                if is_last:
+                    return
+        finally:
+            del self._observations[observation]
+            observation.cancel(loop.time())
+            shell.wake()
+
+    def changed(self, path: str) -> None:
+        """Have the observers of the resource at `path` be sent its new state; may be called from anywhere in the loop.
+
+        See `Site.changed`.
+        """
+        self.core.site.changed(path)
+        self.wake()
 
     async def request(
         self,
@@ -396,14 +502,9 @@ class Endpoint:
         The next is tried where one cannot be reached, and where it stays silent to a request that only reads: any other
         may have been carried out. The one that answered comes first from then on.
         """
-        if not target.port:
-            raise UsageError("a request cannot go to port 0")
         loop = asyncio.get_running_loop()
-        paths = await resolve_all(target.host, target.port, shell.family, loop)
-        where = (target.host, target.port)
+        paths = await self._addresses(target, shell)
         has_choice = len(paths) > 1
-        if has_choice and self._reached.get(where) in paths:
-            paths = list(dict.fromkeys((self._reached[where], *paths)))
         while True:
             path = paths.pop(0)
             started = loop.time()
@@ -417,8 +518,16 @@ class Endpoint:
             if has_choice:
                 if len(self._reached) >= _REACHED:
                     self._reached.clear()
-                self._reached[where] = path
+                self._reached[target.host, target.port] = path
             return outcome
+
+    async def _addresses(self, target: CoapUri, shell: UdpShell) -> list[Path]:
+        """Return where `target` may be: where it was the last time, then the rest."""
+        if not target.port:
+            raise UsageError("a request cannot go to port 0")
+        paths = await resolve_all(target.host, target.port, shell.family, asyncio.get_running_loop())
+        reached = self._reached.get((target.host, target.port))
+        return list(dict.fromkeys((reached, *paths))) if reached in paths else paths
 
     async def _outcome(
         self, target: CoapUri, shell: UdpShell, path: Path, begin: Callable[..., Optional[Callable[[float], None]]]
@@ -433,18 +542,15 @@ class Endpoint:
         def done(outcome: object) -> None:
             if future.done():
                 return
-            if isinstance(outcome, PathError):
-                where = format_uri(target._replace(path=(), query=())).rstrip("/")
-                outcome = PathError(f"{where} cannot be reached: {outcome.error.strerror}", outcome.error)
             if isinstance(outcome, CoapError):
-                future.set_exception(outcome)
+                future.set_exception(_placed(outcome, target))
             else:
                 future.set_result(outcome)
 
         cancel = begin(path, done, loop.time())
         self._pending[future] = None
-        shell.wake()
         try:
+            shell.wake()
             return await future
         except asyncio.CancelledError:
             if cancel is not None:
@@ -507,6 +613,14 @@ def _parse(uri: str) -> CoapUri:
     if target.scheme != "coap":
         raise UsageError(f"{uri}: this endpoint speaks coap only")
     return target
+
+
+def _placed(error: CoapError, target: CoapUri) -> CoapError:
+    """Return `error`, one of the path with the address as the caller wrote it."""
+    if not isinstance(error, PathError):
+        return error
+    where = format_uri(target._replace(path=(), query=())).rstrip("/")
+    return PathError(f"{where} cannot be reached: {error.error.strerror}", error.error)
 
 
 def _open_for_all() -> socket.socket:

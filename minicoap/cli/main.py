@@ -1,4 +1,4 @@
-"""`minicoap get|put|post|delete|fetch|patch|ipatch|discover|ping URI`: what to ask of any CoAP server, from a shell.
+"""`minicoap get|put|post|delete|fetch|patch|ipatch|observe|discover|ping URI`: what to ask of any CoAP server.
 
 The payload of a success goes to standard output, all else to standard error. Exit codes: 0 success, 1 a 4.xx or 5.xx
 response, 2 wrong use, 3 no answer.
@@ -22,7 +22,7 @@ from minicoap.codec.linkformat import parse_links
 from minicoap.codec.uri import format_uri, parse_uri
 from minicoap.core.body import Source
 from minicoap.core.request import Response
-from minicoap.errors import CoapError, StorageError, UsageError
+from minicoap.errors import CoapError, RequestTimeout, StorageError, UsageError
 
 SUCCESS = 0
 REFUSED = 1
@@ -64,6 +64,8 @@ async def _run(options: argparse.Namespace) -> int:
             return await _ping(endpoint, options)
         if options.command == "discover":
             return await _discover(endpoint, options)
+        if options.command == "observe":
+            return await _observe(endpoint, options)
         return await _request(endpoint, options)
 
 
@@ -110,24 +112,49 @@ async def _discover(endpoint: Endpoint, options: argparse.Namespace) -> int:
     return SUCCESS
 
 
+async def _observe(endpoint: Endpoint, options: argparse.Namespace) -> int:
+    seen = 0
+    states = endpoint.observe(options.uri, accept=options.accept, confirmable=not options.non)
+
+    async def show() -> int:
+        nonlocal seen
+        async for response in states:
+            seen += 1
+            if response.is_success and not response.is_notification:
+                _tell("the server does not tell of changes: this is how it is now")
+            code = _show(response, options, is_one_of_many=True)
+            if code != SUCCESS or seen == options.count:
+                return code
+        return SUCCESS
+
+    try:
+        return await asyncio.wait_for(show(), options.timeout)
+    except asyncio.TimeoutError:
+        if not seen:
+            raise RequestTimeout(f"no answer within {options.timeout} s") from None
+        return SUCCESS
+    finally:
+        await states.aclose()
+
+
 async def _ping(endpoint: Endpoint, options: argparse.Namespace) -> int:
     seconds = await endpoint.ping(options.uri, timeout=options.timeout)
     print(f"pong after {seconds * 1000:.1f} ms")
     return SUCCESS
 
 
-def _show(response: Response, options: argparse.Namespace) -> int:
+def _show(response: Response, options: argparse.Namespace, *, is_one_of_many: bool = False) -> int:
     payload = response.body
     if options.verbose:
         _tell(*status_lines(response))
-    elif not response.is_success or not (payload or options.output):
+    elif not response.is_success or not (payload or is_one_of_many or options.output):
         _tell(" ".join(filter(None, (codes.code_name(response.code), printable(response.location)))))
     if not response.is_success:
         if payload:
             _tell(response.text)
         return REFUSED
     sys.stdout.buffer.write(payload)
-    if payload and sys.stdout.isatty() and not payload.endswith(b"\n"):
+    if (is_one_of_many or (payload and sys.stdout.isatty())) and not payload.endswith(b"\n"):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.flush()
     return SUCCESS
@@ -168,18 +195,25 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--content-format", metavar="FORMAT", type=_format, help="what the payload is: json, cbor, 50, …"
             )
+    observe = _command(
+        commands, "observe", "show a resource whenever it changes (RFC 7641)", timeout="stop after so long"
+    )
+    observe.add_argument("--accept", metavar="FORMAT", type=_format, help="the format wanted: json, cbor, 50, …")
+    observe.add_argument("--count", metavar="N", type=_count, help="stop after N states")
     discover = _command(commands, "discover", "list a server's resources (RFC 6690)")
     discover.add_argument("--filter", metavar="NAME=VALUE", help="only those that match: rt=temperature*, href=/a/*")
     _command(commands, "ping", "see whether a CoAP endpoint is there, and how far")
     return parser
 
 
-def _command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, purpose: str, timeout: str = "the most that an answer may take"
+) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=purpose, description=purpose[0].upper() + purpose[1:] + "."
     )
     command.add_argument("uri", metavar="URI", help="coap://host[:port][/path][?query]")
-    command.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="the most that an answer may take")
+    command.add_argument("--timeout", metavar="SECONDS", type=_seconds, help=timeout)
     if name != "ping":
         command.add_argument("--non", action="store_true", help="send non-confirmable messages: once, come what may")
         command.add_argument("-v", "--verbose", action="store_true", help="show the response's code and options")
@@ -191,6 +225,12 @@ def _format(text: str) -> int:
     if number is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number up to 65535 nor a registered media type")
     return number
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

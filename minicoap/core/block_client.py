@@ -98,6 +98,10 @@ class Transfer:
             self._done = None
             raise error
 
+    def go_on_from(self, message: Message, now: float) -> None:
+        """Take the first response from elsewhere, a notification, and ask for what is missing, instead of `start`."""
+        self._answered(message, now)
+
     def cancel(self, now: float) -> None:
         """Stop; `done` will not be called. More than once is fine."""
         self._done = None

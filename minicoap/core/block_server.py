@@ -25,6 +25,7 @@ Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
 _PER_BLOCK = frozenset((BLOCK1, BLOCK2, SIZE1, SIZE2))
 _SMALL_SZX = 2  # 64 bytes
+_SHARED: Path = ()  # where a response comes from that is kept for more than one
 _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
 
 
@@ -96,11 +97,12 @@ class BlockServer:
         block2 = _block(request.options, BLOCK2)
         assert block2 is not None
         if block2.number:
-            kept = self._kept.get(_key(request))
+            key = _key(request)
+            kept = self._kept.get(key) or self._kept.get((_SHARED, *key[1:]))
             if kept is not None:
                 kept.touched = request.now
                 if block2.offset + block2.size >= kept.source.size:
-                    self._drop(self._kept, _key(request))
+                    self._drop(self._kept, key)
                 return self._slice(kept.response, kept.source, block2)
             if request.code != codes.GET:  # a FETCH for a further block comes without its payload (§3.3)
                 return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"that response is not kept any more")
@@ -138,6 +140,10 @@ class BlockServer:
         if size > block2.size and block2.number == 0 and not self._keep(request, response, source):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
         return self._slice(answer, source, block2)
+
+    def forget(self, request: Request) -> None:
+        """Let go of the long response that may be kept for `request`."""
+        self._drop(self._kept, _key(request))
 
     # Block1
 

@@ -8,7 +8,7 @@ all that is known of it stale (§5.9.1).
 from __future__ import annotations
 
 from math import ceil
-from typing import Callable, NamedTuple, Optional, Protocol, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Options
@@ -24,7 +24,7 @@ from minicoap.codec.options import (
     encode_uint,
     is_no_cache_key,
 )
-from minicoap.core.request import SAFE, Path, Response
+from minicoap.core.request import SAFE, ClientRequest, Path, Response
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError
 
@@ -33,17 +33,6 @@ Done = Callable[[Union[Response, CoapError]], None]
 
 _URI = frozenset((URI_HOST, URI_PORT, URI_PATH, URI_QUERY))
 _CHANGES = frozenset((codes.CREATED, codes.DELETED, codes.CHANGED))
-
-
-class ClientRequest(Protocol):
-    """A request under way."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the outcome has been told, or the request was cancelled."""
-
-    def cancel(self, now: float) -> None:
-        """Stop; the outcome will not be told. More than once is fine."""
 
 
 Send = Callable[[Items, Done], ClientRequest]

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Callable, NamedTuple, Optional, Union
 
 from minicoap.codec import codes
-from minicoap.core.cache import ClientRequest
-from minicoap.core.request import Path, Response
+from minicoap.core.request import ClientRequest, Path, Response
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, UsageError
 

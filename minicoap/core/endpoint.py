@@ -24,15 +24,16 @@ from minicoap.codec.options import (
 from minicoap.core.block_client import Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
-from minicoap.core.cache import Cache, ClientRequest, Done, Items
+from minicoap.core.cache import Cache, Done, Items
 from minicoap.core.directory import Facts, Registration
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Answer, Exchanges
 from minicoap.core.multicast import GroupRequest, GroupServer
+from minicoap.core.observe_client import Observation, Observations
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
-from minicoap.core.request import ALL_CLASSES, SAFE, Path, Response
+from minicoap.core.request import ALL_CLASSES, SAFE, ClientRequest, Path, Response
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError, UsageError
@@ -65,10 +66,11 @@ class EndpointCore:
         self._peers = Peers(entropy, self._timers, limits.peers, lifetime)
         self._blocks = BlockServer(self.site, self._timers, limits, lifetime)
         self._exchanges = Exchanges(self.site, self._blocks, self._peers, self._timers, entropy, parameters, limits)
+        self._observations = Observations(self._exchanges, self._timers, entropy, limits.assembled_body)
         self._reliability = Reliability(
             self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
-        self._exchanges.reliability = self._reliability
+        self._exchanges.reliability = self._exchanges.observers.reliability = self._reliability
         self._groups = GroupServer(self._exchanges, self._reliability, self._timers, entropy, parameters, limits)
         self._parameters = parameters
 
@@ -105,6 +107,7 @@ class EndpointCore:
         if peer is None:
             return
         failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
+        self._exchanges.observers.remove_all(peer, now)
         exchanges = list(peer.exchanges.values())  # not those that are begun because of the failure
         self._reliability.fail_all(peer, failure, now)
         for exchange in exchanges:
@@ -162,14 +165,13 @@ class EndpointCore:
         """
         if parameters is not None:
             parameters.check()
-        items = _items(uri_path, query, content_format, accept)
+        items = _request_options(uri_path, query, content_format, accept, options)
         if no_response:
             if no_response & ~ALL_CLASSES:
                 raise UsageError(f"no_response {no_response} is no sum of 2, 8 and 16")
             if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << szx:
                 raise UsageError("a body that travels in blocks needs the responses to them")
             items.append((NO_RESPONSE, encode_uint(no_response)))
-        items.extend(options)
 
         def send(items: Items, done: Done) -> Transfer:
             transfer = Transfer(
@@ -196,6 +198,50 @@ class EndpointCore:
         if code in SAFE and body is not payload:
             return send(items, done)
         return self._cache.request(path, code, items, body, done, send, self._timers, now)
+
+    def observe(
+        self,
+        path: Path,
+        update: Callable[[Union[Response, CoapError]], None],
+        now: float,
+        *,
+        code: int = codes.GET,
+        uri_path: Sequence[str] = (),
+        query: Sequence[str] = (),
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        confirmable: bool = True,
+        timeout: Optional[float] = None,
+        sink: Optional[Callable[[], ClientSink]] = None,
+        szx: int = 6,
+        patience: float = 300.0,
+    ) -> Observation:
+        """Observe a resource at `path`: have `update` called with its state, now and whenever it changes (RFC 7641).
+
+        `update` is called with each representation, never from inside this call, the body whole, or with `sink` in the
+        `ClientSink` that it returned for this one. `Observation.is_over` is true when it is called for the last time:
+        with a 4.xx or 5.xx response, which ends an observation; with a 2.xx if the server does not support it (then
+        `Response.is_notification` is false); or with the error that ended it. States in between may be skipped, the
+        last is not. When Max-Age passes in silence, or the server seems to have been started anew, it is registered
+        with again; a server that has not answered for `patience` seconds is given up. Observations of one target are
+        one for the server. `timeout` is the most that one exchange may take. Raises UsageError if the target is
+        observed already and a sink is involved, NetworkError if there is no room for the request.
+        """
+        return self._observations.observe(
+            path,
+            code,
+            _request_options(uri_path, query, content_format, accept, options),
+            payload,
+            update,
+            now,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            szx=szx,
+            patience=patience,
+        )
 
     def ping(self, path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
         """Send an empty confirmable message, which a CoAP endpoint answers with a reset (RFC 7252 §4.3).
@@ -233,7 +279,7 @@ class EndpointCore:
         answers by a challenge or by the first of several blocks is asked again alone; the end waits for that. Raises
         UsageError for what a group cannot be asked, NetworkError if there is no room.
         """
-        items = [*_items(uri_path, query, content_format, accept), *options]
+        items = _request_options(uri_path, query, content_format, accept, options)
         if any(number == ETAG for number, _ in items):
             raise UsageError("a request to a group has no ETag")  # §8.2.1
         if len(payload) > 16 << MAX_SZX:
@@ -313,20 +359,26 @@ class EndpointCore:
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how many peers, remembered and pending answers, bodies, responses, 4.29s and timers are kept."""
+        """Return how much is kept of what: peers, answers, bodies, observers, observations of ours, timers, …"""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending + len(self._groups),
             "bodies": len(self._blocks),
+            "observers": len(self._exchanges.observers),
+            "observations": len(self._observations),
             "cached": 0 if self._cache is None else len(self._cache),
             "refusals": len(self._exchanges.backoff),
             "timers": len(self._timers),
         }
 
 
-def _items(
-    uri_path: Sequence[str], query: Sequence[str], content_format: Optional[int], accept: Optional[int]
+def _request_options(
+    uri_path: Sequence[str],
+    query: Sequence[str],
+    content_format: Optional[int],
+    accept: Optional[int],
+    options: Iterable[tuple[int, bytes]],
 ) -> list[tuple[int, bytes]]:
     items = [(URI_PATH, segment.encode()) for segment in uri_path]
     items.extend((URI_QUERY, argument.encode()) for argument in query)
@@ -334,4 +386,5 @@ def _items(
         items.append((CONTENT_FORMAT, encode_uint(content_format)))
     if accept is not None:
         items.append((ACCEPT, encode_uint(accept)))
+    items.extend(options)
     return items

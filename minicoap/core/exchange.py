@@ -7,10 +7,11 @@ for what is returned here. Block-wise transfer is entered only if a message has 
 from __future__ import annotations
 
 import logging
-from typing import Callable, Optional, Union
+from collections.abc import Container
+from typing import Callable, Optional, TypeVar, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import EXTENDED, NON, Message, Options
+from minicoap.codec.message import EXTENDED, NO_OPTIONS, NON, Message, Options
 from minicoap.codec.options import (
     BLOCK1,
     BLOCK2,
@@ -19,6 +20,7 @@ from minicoap.codec.options import (
     ETAG,
     HOP_LIMIT,
     NO_RESPONSE,
+    OBSERVE,
     PROXY_SCHEME,
     PROXY_URI,
     decode_uint,
@@ -30,6 +32,7 @@ from minicoap.core.body import MAX_SZX, decode_block
 from minicoap.core.echo import SAFE_ANSWER, Echo, is_loopback
 from minicoap.core.entropy import Entropy
 from minicoap.core.multicast import GroupRequest
+from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.reliability import Outgoing, Reliability, ignore_outcome
@@ -45,9 +48,10 @@ _NOTHING = Message(NON, codes.EMPTY, 0)  # the answer to a request that wants no
 _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
+_OBSERVE = 1 << OBSERVE
 _OVERHEAD = 32  # bytes of header, token and options around a block, about
 _REFUSED = NOT_UNDERSTOOD | _PROXY | 1 << HOP_LIMIT
-_UNCOMMON = _REFUSED | EXTENDED
+_UNCOMMON = _REFUSED | _OBSERVE | EXTENDED
 _RESHAPING = _BLOCKS | 1 << ETAG  # what makes of a short response another one
 _PLAIN_LIMIT = 16 << MAX_SZX  # the longest payload that needs no block-wise transfer
 
@@ -60,27 +64,21 @@ class Exchange:
         "peer", "timer", "token", "unwanted",
     )  # fmt: skip
 
+    parameters: TransmissionParameters
+
     def __init__(
-        self,
-        exchanges: Exchanges,
-        peer: Peer,
-        code: int,
-        options: Options,
-        payload: bytes,
-        confirmable: bool,
-        parameters: TransmissionParameters,
-        on_answer: Callable[[Answer, float], None],
+        self, exchanges: Exchanges, peer: Peer, token: bytes, on_answer: Callable[[Answer, float], None]
     ) -> None:
         self.exchanges = exchanges
         self.peer = peer
-        self.code = code
-        self.options = options
-        self.payload = payload
-        self.confirmable = confirmable
-        self.parameters = parameters
-        self.token = b""
-        self.echoed = False  # repeated with the Echo value that a 4.01 asked for
-        self.unwanted = (options.uint(NO_RESPONSE) or 0) if options.mask & EXTENDED else 0  # classes, as bits
+        self.token = token
+        # The request, as it may have to be sent again; set by `Exchanges.send`.
+        self.code = codes.EMPTY
+        self.options = NO_OPTIONS
+        self.payload = b""
+        self.confirmable = True
+        self.echoed = False  # sent again with the Echo value that a 4.01 asked for
+        self.unwanted = 0  # classes of responses, as bits
         self.outgoing: Optional[Outgoing] = None
         self.timer: Optional[Timer] = None
         self._on_answer = on_answer
@@ -107,6 +105,11 @@ class Exchange:
             self.exchanges.reliability.responded(self.outgoing, now)
             self.outgoing = None
 
+    def receive(self, message: Message, now: float) -> bool:
+        """Take a response; False if it is to be rejected."""
+        self.answer(message, now)
+        return True
+
     def sent(self, error: Optional[CoapError], now: float) -> None:
         """The message layer's word on the request: acknowledged, or failed."""
         self.outgoing = None
@@ -118,6 +121,9 @@ class Exchange:
     def timed_out(self, now: float) -> None:
         """No response came in time: a failure, unless silence may mean one that is not wanted (RFC 7967 §2.1)."""
         self.answer(_NOTHING if self.unwanted else RequestTimeout("no response in time"), now)
+
+
+AnyExchange = TypeVar("AnyExchange", bound=Exchange)
 
 
 class Exchanges:
@@ -133,6 +139,7 @@ class Exchanges:
         parameters: TransmissionParameters,
         limits: Limits,
     ) -> None:
+        self.observers = Observers(site, peers, timers, limits, self.run, self.fitted, blocks.forget)
         self._site = site
         self._blocks = blocks
         self._peers = peers
@@ -166,47 +173,90 @@ class Exchanges:
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
         `parameters` are the request's own, if not the endpoint's.
         """
-        if parameters is None:
-            parameters = self._parameters
-        peer = self._peers.reach(path, now)
-        if peer is None:
-            return NetworkError("too many peers are busy; see Limits.peers")
-        exchange = Exchange(self, peer, code, options, payload, confirmable, parameters, on_answer)
+        exchange = self.open(Exchange, path, on_answer, now, token_length)
+        if isinstance(exchange, NetworkError):
+            return exchange
         if len(self.backoff) and (refusal := self.backoff.recall(path, code, options, now)) is not None:
             held_back = refusal
             exchange.timer = self._timers.at(now, lambda when: exchange.answer(held_back, when))
             return exchange
-        echo = peer.echo
+        error = self.send(
+            exchange,
+            code,
+            options,
+            payload,
+            confirmable=confirmable,
+            timeout=timeout,
+            now=now,
+            parameters=parameters,
+        )
+        if error is None and exchange.unwanted & ALL_CLASSES == ALL_CLASSES and not confirmable:
+            self._cease_listening(exchange, now)
+        return exchange if error is None else error
+
+    def open(
+        self,
+        kind: type[AnyExchange],
+        path: Path,
+        on_answer: Callable[[Answer, float], None],
+        now: float,
+        token_length: int = _TOKEN_LENGTH,
+    ) -> Union[AnyExchange, NetworkError]:
+        """Return an exchange with a token of its own, for `send`."""
+        peer = self._peers.reach(path, now)
+        if peer is None:
+            return NetworkError("too many peers are busy; see Limits.peers")
+        return kind(self, peer, self._new_token(peer.exchanges, token_length), on_answer)
+
+    def _new_token(self, taken: Container[bytes], length: int = _TOKEN_LENGTH) -> bytes:
+        token = self._entropy.token(length)
+        while token in taken:
+            token = self._entropy.token(length)
+        return token
+
+    def send(
+        self,
+        exchange: Exchange,
+        code: int,
+        options: Options,
+        payload: bytes,
+        *,
+        confirmable: bool,
+        timeout: Optional[float],
+        now: float,
+        parameters: Optional[TransmissionParameters] = None,
+    ) -> Optional[NetworkError]:
+        """Send the request of an exchange, or with the token of one that is open another; see `request`."""
+        if parameters is None:
+            parameters = self._parameters
+        echo = exchange.peer.echo
         if echo is not None:  # RFC 9175 §2.3: in the next request to the server
-            peer.echo = None
-            exchange.options = _with_echo(options, echo)
-        if not self._send(exchange, now, token_length):
+            exchange.peer.echo = None
+            options = _with_echo(options, echo)
+        exchange.code = code
+        exchange.options = options
+        exchange.payload = payload
+        exchange.confirmable = confirmable
+        exchange.parameters = parameters
+        exchange.echoed = False
+        exchange.unwanted = (options.uint(NO_RESPONSE) or 0) if options.mask & EXTENDED else 0
+        if not self._transmit(exchange, now):
             return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
-        if exchange.unwanted & ALL_CLASSES == ALL_CLASSES and not confirmable:
-            # RFC 7967 §2.1: cease listening; it goes when its turn comes, and then counts for a while as any silence
-            exchange.outgoing.on_outcome = ignore_outcome  # type: ignore[union-attr]
-            exchange.outgoing = None
-            del peer.exchanges[exchange.token]
-            exchange.timer = self._timers.at(now, exchange.timed_out)
-            return exchange
+        if exchange.timer is not None:
+            exchange.timer.cancel()
         if timeout is None:
             timeout = parameters.exchange_lifetime if confirmable else parameters.max_transmit_wait
             exchange.timer = self._timers.after(timeout, now, exchange.timed_out)
         else:
             exchange.timer = self._timers.at(now + timeout, exchange.timed_out)
-        return exchange
+        return None
 
-    def _send(self, exchange: Exchange, now: float, token_length: int = _TOKEN_LENGTH) -> bool:
-        """Send a request under a new token; False if there is no room for it."""
-        peer = exchange.peer
-        token = self._entropy.token(token_length)
-        while token in peer.exchanges:
-            token = self._entropy.token(token_length)
-        exchange.token = token
-        exchange.outgoing = self.reliability.send(
-            peer,
+    def _transmit(self, exchange: Exchange, now: float) -> bool:
+        """Hand a request to the message layer; False if there is no room for it."""
+        outgoing = self.reliability.send(
+            exchange.peer,
             exchange.code,
-            token,
+            exchange.token,
             exchange.options,
             exchange.payload,
             now,
@@ -214,10 +264,21 @@ class Exchanges:
             confirmable=exchange.confirmable,
             parameters=exchange.parameters,
         )
-        if exchange.outgoing is None:
+        if outgoing is None:
             return False
-        peer.exchanges[token] = exchange
+        exchange.outgoing = None if outgoing.is_over else outgoing
+        exchange.peer.exchanges[exchange.token] = exchange
         return True
+
+    def _cease_listening(self, exchange: Exchange, now: float) -> None:
+        """Let go of a request that wants no response; it is sent when its turn comes all the same (RFC 7967 §2.1)."""
+        if exchange.outgoing is not None:
+            exchange.outgoing.on_outcome = ignore_outcome
+            exchange.outgoing = None
+        del exchange.peer.exchanges[exchange.token]
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+        exchange.timer = self._timers.at(now, exchange.timed_out)
 
     def _repeats(self, exchange: Exchange, message: Message, now: float) -> bool:
         """Bring back an Echo value (RFC 9175 §2.3): with the same request once if that was refused, else with the next.
@@ -235,8 +296,9 @@ class Exchanges:
         exchange.echoed = True
         exchange.responded(now)
         del exchange.peer.exchanges[exchange.token]
+        exchange.token = self._new_token(exchange.peer.exchanges)
         exchange.options = _with_echo(exchange.options, echo)
-        return self._send(exchange, now)
+        return self._transmit(exchange, now)
 
     def group_request(
         self,
@@ -252,9 +314,7 @@ class Exchanges:
         peer = self._peers.reach(path, now)
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
-        token = self._entropy.token(_TOKEN_LENGTH)
-        while token in self._groups:
-            token = self._entropy.token(_TOKEN_LENGTH)
+        token = self._new_token(self._groups)
         self._peers.avoid_confusion(peer)
         request.outgoing = self.reliability.send(
             peer, code, token, options, payload, now, request.sent, confirmable=False
@@ -302,8 +362,7 @@ class Exchanges:
             return True
         if message.code == codes.TOO_MANY_REQUESTS:
             self.backoff.note(exchange.peer.path, exchange.code, exchange.options, message, now)
-        exchange.answer(message, now)
-        return True
+        return exchange.receive(message, now)
 
     # Server
 
@@ -314,6 +373,8 @@ class Exchanges:
         if mask & _UNCOMMON:
             if mask & _REFUSED and (refusal := _refusal(options)) is not None:
                 return refusal
+            if mask & _OBSERVE and message.code in OBSERVABLE_METHODS:
+                return self._observe_received(message, path, now)
             self._note_echo(options, path, now)
         request = Request(message.code, path, options, message.payload, now, self._echo)
         try:
@@ -337,6 +398,8 @@ class Exchanges:
 
     def group_request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred, None]:
         """Answer a request that was sent to a group, if it is for a resource that has a part in it (§11.3)."""
+        if message.options.mask & _OBSERVE:  # whose notifications would go on after the leisure
+            message = _without_observe(message)
         request = Request(message.code, path, message.options, message.payload, now, self._echo)
         try:
             resource = self._site.route(request)
@@ -346,8 +409,37 @@ class Exchanges:
             return Response(error.code, str(error).encode())
         return self.request_received(message, path, now) if resource.group else None
 
-    def late_response(self, request: Request, response: Response) -> Response:
+    def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Make a deferred response fit into one datagram."""
+        return self.observers.late_response(request, self.fitted(request, response), now)
+
+    def room_made(self, peer: Peer) -> None:
+        """Learn that notifications owed to `peer` may find room now."""
+        self.observers.room_made(peer)
+
+    def _observe_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
+        """Answer a request with an Observe option: as one without it, and then by a notification (RFC 7641 §4.1)."""
+        registering = self.observers.requested(message, path, now)
+        answer = self.request_received(_without_observe(message), path, now)
+        if registering is None:
+            return answer
+        if isinstance(answer, Deferred):
+            self.observers.deferred(registering, answer.request)
+            return answer
+        return self.observers.answered(registering, answer, now)
+
+    def run(self, request: Request) -> Union[Response, Deferred]:
+        """Have the resource's handler answer a request that had been answered before, for a notification."""
+        try:
+            resource = self._site.route(request)
+            return resource if isinstance(resource, Response) else resource.handlers[request.code](request)
+        except OptionError as error:
+            return Response(error.code, str(error).encode())
+        except Exception:  # noqa: BLE001  the boundary to a user's handlers, as above
+            return _broken(request)
+
+    def fitted(self, request: Request, response: Response) -> Response:
+        """Return `response` ready for one datagram, its first block if it is long."""
         try:
             return self._fit(request, response)
         except Exception:  # noqa: BLE001  a body's source is the user's too
@@ -378,6 +470,8 @@ class Exchanges:
             return response
         request = Request(message.code, path, message.options, message.payload, now, self._echo)
         if message.code in SAFE and not message.options.mask & 1 << BLOCK1:
+            if message.options.mask & _OBSERVE:
+                self.observers.refused(path, message.token, now)
             return request.challenge()
         return self._blocks.reduce(request, response)
 
@@ -398,6 +492,11 @@ class Exchanges:
             return False
         peer = self._peers.find(path)
         return peer is None or not peer.verified
+
+
+def _without_observe(message: Message) -> Message:
+    options = Options([item for item in message.options.items if item[0] != OBSERVE])
+    return Message(message.type, message.code, message.message_id, message.token, options, message.payload)
 
 
 def _with_echo(options: Options, value: bytes) -> Options:

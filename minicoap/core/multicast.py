@@ -77,8 +77,8 @@ class GroupRequest:
         self._end()
 
     def sent(self, error: Optional[CoapError], now: float) -> None:
-        """The message layer's word: the path to the group failed."""
-        if self._on_response is not None:
+        """The message layer's word: the path to the group failed, or it is another request's turn."""
+        if error is not None and self._on_response is not None:
             self.cancel(now)
             self._done(error)
 
@@ -102,7 +102,7 @@ class _Above(Protocol):
     def group_request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred, None]:
         """Answer a request to a group; None for nothing."""
 
-    def late_response(self, request: Request, response: Response) -> Response:
+    def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Return the response that a deferred answer leads to, ready for one datagram."""
 
 
@@ -155,7 +155,7 @@ class GroupServer:
                 return  # too late
             deadline.cancel()
             self._waiting -= 1
-            self._answer(message, path, self._above.late_response(request, response), when)
+            self._answer(message, path, self._above.late_response(request, response, when), when)
 
         def forgotten(when: float) -> None:
             self._waiting -= 1

@@ -81,6 +81,8 @@ class Limits(NamedTuple):
     open_body_bytes: int = 16 * 1024 * 1024  # what those bodies hold in memory together; the same answer
     body_grace: float = 30.0  # seconds after which a quiet body may be given up for a new one
     assembled_body: int = 16 * 1024 * 1024  # bytes of a response body that the client keeps in memory; then BodyError
+    observers: int = 32_768  # further ones get a plain answer (RFC 7641 §4.1); fewer than peers, whom they keep busy
+    observers_per_peer: int = 1024  # the same
     # An answer to an address never verified has so many times its request's bytes at most; a larger one becomes 4.01
     # with Echo, or small blocks (RFC 9175 §2.4). 0 is no bound; this machine's own addresses are always believed.
     amplification: int = 3

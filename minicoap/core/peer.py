@@ -11,6 +11,7 @@ from minicoap.core.timers import Timer, Timers
 
 if TYPE_CHECKING:
     from minicoap.core.exchange import Exchange
+    from minicoap.core.observe_server import Observer
     from minicoap.core.reliability import Outgoing
 
 _OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
@@ -22,11 +23,13 @@ class Peer:
     `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
     messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token, `echo`
     an Echo value of its that our next request is to bring back; `verified` says that it has shown to be where it says,
-    `answered_at` when it last answered a request of ours.
+    `answered_at` when it last answered a request of ours. `observers` are its entries in our lists, `owed` those of
+    them that wait for room, `unconfirmed` the non-confirmable notification that may still be rejected.
     """
 
     __slots__ = (
-        "_message_id", "answered_at", "echo", "exchanges", "index", "outstanding", "path", "touched", "verified",
+        "_message_id", "answered_at", "echo", "exchanges", "index", "observers", "outstanding", "owed", "path",
+        "touched", "unconfirmed", "verified",
         "waiting",
     )  # fmt: skip
 
@@ -41,16 +44,24 @@ class Peer:
         self.echo: Optional[bytes] = None
         self.verified = False
         self.answered_at: Optional[float] = None
+        self.observers: Optional[list[Observer]] = None
+        self.owed: Optional[dict[Observer, None]] = None
+        self.unconfirmed: Optional[Outgoing] = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way with it."""
-        return not (self.outstanding or self.waiting or self.exchanges)
+        return not (self.outstanding or self.waiting or self.exchanges or self.observers or self.unconfirmed)
 
     @property
     def upcoming_message_id(self) -> int:
         """What `next_message_id` begins to look at."""
         return self._message_id
+
+    def awaits(self, message_id: int) -> bool:
+        """Whether an acknowledgement or a reset with this ID would mean something."""
+        unconfirmed = self.unconfirmed
+        return message_id in self.outstanding or (unconfirmed is not None and unconfirmed.message_id == message_id)
 
     def next_message_id(self) -> int:
         """Return a message ID that has not been used towards this peer for the longest time (RFC 7252 §4.4)."""
@@ -91,7 +102,7 @@ class Peers:
         by_path = self._by_path
         peer = by_path.pop(path, None)
         if peer is None:
-            if len(by_path) >= self._limit and not self._forget_oldest_idle():
+            if len(by_path) >= self._limit and not self._forget_oldest_idle(now):
                 return None
             self._next_index += 1
             peer = Peer(path, self._next_index, self._entropy.integer(16), now)
@@ -107,14 +118,18 @@ class Peers:
         A reset that a member sends all the same would else be taken for one from whoever that is (RFC 7252 §8.1).
         """
         others = list(self._by_path.values())
-        while any(peer.upcoming_message_id in other.outstanding for other in others):
+        while any(other.awaits(peer.upcoming_message_id) for other in others):
             peer.next_message_id()
 
-    def _forget_oldest_idle(self) -> bool:
-        for path in list(_first(self._by_path, _OLDEST_TRIED)):
-            if self._by_path[path].is_idle:
-                del self._by_path[path]
+    def _forget_oldest_idle(self, now: float) -> bool:
+        by_path = self._by_path
+        for path in _first(by_path, _OLDEST_TRIED):
+            peer = by_path.pop(path)
+            if peer.is_idle:
                 return True
+            # In use, though silent, as observers are: not to stand in the way of those behind it.
+            peer.touched = now
+            by_path[path] = peer
         return False
 
     def _forget_unused(self, now: float) -> None:

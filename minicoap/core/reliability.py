@@ -28,7 +28,7 @@ from minicoap.codec.message import (
     encode,
     encode_header,
 )
-from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH
+from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH, OBSERVE
 from minicoap.core.deduplication import Deduplication
 from minicoap.core.echo import SAFE_ANSWER
 from minicoap.core.entropy import Entropy
@@ -51,13 +51,29 @@ _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
 _ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
 
 
+_NON_INTERVAL = 3.0  # seconds from one non-confirmable notification to a peer to the next (RFC 7641 §4.5.1)
+
+
+class Notification(Protocol):
+    """What the message layer asks of whoever sends a notification (RFC 7641)."""
+
+    def outcome(self, error: Optional[CoapError], now: float) -> None:
+        """Told once: None for acknowledged, or not rejected in time if non-confirmable; else the error."""
+
+    def renew(self, now: float) -> tuple[bool, Optional[Response]]:
+        """Return what to send instead of repeating an unacknowledged one (RFC 7641 §4.5.2).
+
+        True and another state, or False and the same one with a current sequence number (§4.4), or None: as it was.
+        """
+
+
 class Above(Protocol):
     """The layer that this one hands things to."""
 
     def request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
         """Answer a request."""
 
-    def late_response(self, request: Request, response: Response) -> Response:
+    def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Return the response that a deferred answer leads to, ready for one datagram."""
 
     def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
@@ -69,17 +85,20 @@ class Above(Protocol):
     def response_received(self, message: Message, peer: Optional[Peer], path: Path, now: float) -> bool:
         """Take a response; False if nobody waits for it, or it cannot be used."""
 
+    def room_made(self, peer: Peer) -> None:
+        """Learn that notifications owed to `peer` may find room now."""
+
 
 class Outgoing:
-    """An interaction that NSTART counts (§4.7).
+    """An interaction that NSTART counts (§4.7), or a notification.
 
     A confirmable message until it is acknowledged, rejected or given up; a non-confirmable request until there is a
     response, or none is expected any more.
     """
 
     __slots__ = (
-        "confirmable", "data", "message_id", "on_outcome", "parameters", "peer", "reliability", "retransmissions",
-        "sent_at", "timeout", "timer", "token",
+        "confirmable", "data", "is_over", "message_id", "notification", "on_outcome", "parameters", "peer",
+        "reliability", "retransmissions", "sent_at", "timeout", "timer", "token",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +120,8 @@ class Outgoing:
         self.data = data
         self.on_outcome = on_outcome
         self.parameters = parameters
+        self.notification: Optional[Notification] = None
+        self.is_over = False  # sent, and nothing to be expected of it
         self.sent_at = 0.0
         self.retransmissions = 0
         self.timeout = 0.0
@@ -124,7 +145,11 @@ class Outgoing:
 
     def unexpected(self, now: float) -> None:
         """Nothing is expected any more: another interaction may take its place."""
-        self.reliability.settle(self, now)
+        self.reliability.unexpected(self, now)
+
+    def waited(self, now: float) -> None:
+        """No reset has come in the time until the next non-confirmable notification."""
+        self.reliability.unconfirmed_ended(self, None, now)
 
 
 class Pending:
@@ -232,6 +257,39 @@ class Reliability:
         """Send a non-confirmable message that asks for no response (§4.3)."""
         self._outbox.append((encode(Message(NON, code, peer.next_message_id(), token, options, payload)), peer.path))
 
+    def has_room(self, peer: Peer) -> bool:
+        """Whether a notification may be sent to `peer` now (RFC 7641 §4.5.1)."""
+        return peer.unconfirmed is None and not peer.waiting and len(peer.outstanding) < self._parameters.nstart
+
+    def notify(
+        self, peer: Peer, response: Response, token: bytes, confirmable: bool, now: float, notification: Notification
+    ) -> Outgoing:
+        """Send a notification to a peer that has room for it; `response` fits into one datagram."""
+        message_id = peer.next_message_id()
+        data = _encode_response(CON if confirmable else NON, message_id, token, response)
+        outgoing = Outgoing(self, peer, confirmable, message_id, token, data, notification.outcome, self._parameters)
+        if confirmable:
+            outgoing.notification = notification
+            self._transmit_first(outgoing, now)
+        else:
+            # Outstanding as well, until the next may be sent (RFC 7641 §4.5.1); a reset can still find it.
+            peer.unconfirmed = outgoing
+            self._outbox.append((data, peer.path))
+            outgoing.timer = self._timers.after(_NON_INTERVAL, now, outgoing.waited)
+        return outgoing
+
+    def unconfirmed_ended(self, outgoing: Outgoing, error: Optional[CoapError], now: float) -> None:
+        """Tell the outcome of a non-confirmable notification."""
+        peer = outgoing.peer
+        if peer.unconfirmed is not outgoing:
+            return
+        peer.unconfirmed = None
+        if outgoing.timer is not None:
+            outgoing.timer.cancel()
+        if peer.owed is not None:
+            self._above.room_made(peer)
+        outgoing.on_outcome(error, now)
+
     def send_empty(self, type: int, message_id: int, path: Path) -> None:
         """Send an empty message: acknowledgement or reset (§4.1)."""
         self._outbox.append((bytes((VERSION_BITS | type << 4, 0, message_id >> 8, message_id & 0xFF)), path))
@@ -251,12 +309,14 @@ class Reliability:
         if peer.outstanding.get(outgoing.message_id) is not outgoing:
             if peer.waiting is not None and outgoing in peer.waiting:
                 peer.waiting.remove(outgoing)
+            elif peer.unconfirmed is outgoing:
+                outgoing.on_outcome = ignore_outcome
             return
-        outgoing.on_outcome = ignore_outcome
         until = outgoing.expected_until
-        if until <= now:
+        if until <= now or outgoing.notification is not None:  # that was withdrawn because its client was heard of
             self.settle(outgoing, now)
             return
+        outgoing.on_outcome = ignore_outcome
         if outgoing.timer is not None:
             outgoing.timer.cancel()
         outgoing.timer = self._timers.at(until, outgoing.unexpected)
@@ -269,6 +329,8 @@ class Reliability:
             if peer.outstanding.get(outgoing.message_id) is outgoing:
                 self.settle(outgoing, now)
             outgoing.on_outcome(error, now)
+        if peer.unconfirmed is not None:
+            self.unconfirmed_ended(peer.unconfirmed, error, now)
 
     def _transmit_first(self, outgoing: Outgoing, now: float) -> None:
         parameters = outgoing.parameters
@@ -276,7 +338,8 @@ class Reliability:
         if not outgoing.confirmable:
             self._outbox.append((outgoing.data, outgoing.peer.path))
             until = outgoing.expected_until
-            if until > now:
+            outgoing.is_over = until <= now
+            if not outgoing.is_over:
                 outgoing.peer.outstanding[outgoing.message_id] = outgoing
                 outgoing.timer = self._timers.at(until, outgoing.unexpected)
             return
@@ -301,8 +364,28 @@ class Reliability:
             return
         outgoing.retransmissions += 1
         outgoing.timeout *= 2
+        if outgoing.notification is not None:
+            self._renew(outgoing, outgoing.notification, now)
         self._outbox.append((outgoing.data, outgoing.peer.path))
         self._arm(outgoing, now)
+
+    def _renew(self, outgoing: Outgoing, notification: Notification, now: float) -> None:
+        """Have a notification say what is current; another state goes under another message ID (RFC 7641 §4.5.2)."""
+        is_another, response = notification.renew(now)
+        if response is None:
+            return
+        peer = outgoing.peer
+        if is_another:
+            message_id = peer.next_message_id()
+            del peer.outstanding[outgoing.message_id]
+            peer.outstanding[message_id] = outgoing
+            outgoing.message_id = message_id
+        outgoing.data = _encode_response(CON, outgoing.message_id, outgoing.token, response)
+
+    def unexpected(self, outgoing: Outgoing, now: float) -> None:
+        """Let another interaction take the place of one that nothing is expected of any more."""
+        self.settle(outgoing, now)
+        outgoing.on_outcome(None, now)
 
     def settle(self, outgoing: Outgoing, now: float) -> None:
         """Take a message out of the outstanding ones and let the next in line go."""
@@ -312,6 +395,8 @@ class Reliability:
             outgoing.timer.cancel()
         while peer.waiting and len(peer.outstanding) < peer.waiting[0].parameters.nstart:
             self._transmit_first(peer.waiting.popleft(), now)
+        if peer.owed is not None:
+            self._above.room_made(peer)
 
     # Receiving
 
@@ -326,8 +411,15 @@ class Reliability:
             self.send_empty(RST, message.message_id, path)
             return
         peer = self._peers.find(path)
-        outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
-        if outgoing is None or message.type == NON or (message.type == ACK and not outgoing.confirmable):
+        if peer is None or message.type == NON:
+            return
+        outgoing = peer.outstanding.get(message.message_id)
+        if outgoing is None:
+            unconfirmed = peer.unconfirmed
+            if message.type == RST and unconfirmed is not None and unconfirmed.message_id == message.message_id:
+                self.unconfirmed_ended(unconfirmed, ResetError("the peer rejected the notification"), now)
+            return
+        if message.type == ACK and not outgoing.confirmable:
             return
         self.settle(outgoing, now)
         error = None if message.type == ACK else ResetError("the peer rejected the message with a reset")
@@ -347,7 +439,9 @@ class Reliability:
         if message.type == RST:
             return  # §4.2: only an empty message can be a reset
         if message.type == NON:
-            self._above.response_received(message, peer, path, now)
+            # RFC 7641 §3.6: a notification that nobody wants is rejected, so that no more of them come.
+            if not self._above.response_received(message, peer, path, now) and message.options.mask & 1 << OBSERVE:
+                self.send_empty(RST, message.message_id, path)
             return
         if peer is None and self._above.expects(message.token):
             peer = self._peers.reach(path, now)
@@ -402,7 +496,7 @@ class Reliability:
             if early is None:
                 self._await(answer, message, path, remembers, now)
                 return
-            answer = self._above.late_response(answer.request, early)
+            answer = self._above.late_response(answer.request, early, now)
         data: Optional[bytes]
         if mask & EXTENDED and not is_wanted(message.options, answer):
             data = self._silence(message, path)
@@ -500,7 +594,7 @@ class Reliability:
         """Send a late answer: piggybacked if its acknowledgement is still owed, else confirmable on its own."""
         if not self._end(pending):
             return
-        response = self._above.late_response(request, response)
+        response = self._above.late_response(request, response, now)
         message = pending.message
         data: Optional[bytes]
         wanted = not message.options.mask & EXTENDED or is_wanted(message.options, response)
@@ -568,6 +662,12 @@ def _record(version_bits: int, message: Message) -> bytes:
     """
     header = encode_header(CON, codes.EMPTY, 0, message.token)
     return bytes((header[0] & ~VERSION_BITS | version_bits,)) + header[1:]
+
+
+def _encode_response(type: int, message_id: int, token: bytes, response: Response) -> bytes:
+    payload = response.payload
+    assert isinstance(payload, bytes)
+    return encode(Message(type, response.code, message_id, token, response.options, payload))
 
 
 def ignore_outcome(error: Optional[CoapError], now: float) -> None:

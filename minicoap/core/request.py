@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import EXTENDED_CRITICAL, NO_OPTIONS, UNUSABLE_CRITICAL, Options
@@ -20,6 +20,7 @@ from minicoap.codec.options import (
     LOCATION_QUERY,
     MAX_AGE,
     NO_RESPONSE,
+    OBSERVE,
     PROXY_SCHEME,
     PROXY_URI,
     URI_HOST,
@@ -232,6 +233,11 @@ class Response:
         return self.options.get(ETAG)
 
     @property
+    def is_notification(self) -> bool:
+        """Whether a client has this as an observer, and further states will follow (RFC 7641 §2)."""
+        return self.options.mask & 1 << OBSERVE != 0
+
+    @property
     def max_age(self) -> int:
         """Seconds for which the response stays fresh; 60 where it does not say (RFC 7252 §5.10.5)."""
         value = self.options.get(MAX_AGE)
@@ -258,6 +264,17 @@ def is_wanted(options: Options, response: Response) -> bool:
     if not unwanted or (response.options.mask | options.mask) & _BLOCKS:
         return True
     return not unwanted >> ((response.code >> 5) - 1) & 1
+
+
+class ClientRequest(Protocol):
+    """A request under way."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the outcome has been told, or the request was cancelled."""
+
+    def cancel(self, now: float) -> None:
+        """Stop; the outcome will not be told. More than once is fine."""
 
 
 class Deferred:

@@ -39,13 +39,16 @@ class Resource:
     old at most, which the client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to
     repeat it with, and the blocks of an upload are as fresh as the first. `group` says that requests to a group that
     the endpoint belongs to are served too; others are ignored (RFC 7252 §8, §11.3).
-    `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
+    `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run anew for all
+    observers together, on behalf of the first one, each time that `Site.changed` is called, so that the answer must not
+    depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what changes often, most
+    are not. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
     Raises UsageError for a template that is not a path.
     """
 
     __slots__ = (
         "accepts", "conditional", "content_formats", "fresh", "group", "handlers", "hidden", "interface", "max_body",
-        "resource_type", "segments", "title", "upload",
+        "notify_confirmable", "observable", "resource_type", "segments", "title", "upload",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +71,8 @@ class Resource:
         conditional: bool = False,
         fresh: Optional[float] = None,
         group: bool = False,
+        observable: bool = False,
+        notify_confirmable: bool = True,
         max_body: int = 65536,
         hidden: bool = False,
     ) -> None:
@@ -90,6 +95,8 @@ class Resource:
         self.conditional = conditional
         self.fresh = fresh
         self.group = group
+        self.observable = observable
+        self.notify_confirmable = notify_confirmable
         self.max_body = max_body
         self.hidden = hidden
 
@@ -118,6 +125,8 @@ class Resource:
                 attributes.append((name, value))
         if self.content_formats:
             attributes.append(("ct", " ".join(str(number) for number in self.content_formats)))
+        if self.observable:
+            attributes.append(("obs", None))  # RFC 7641 §6
         return Link(self.path, tuple(attributes))
 
 
@@ -135,6 +144,7 @@ class Site:
         self._static: dict[tuple[str, ...], Resource] = {}
         self._templates: list[Resource] = []
         self._normalised: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._on_change: list[Callable[[tuple[str, ...]], None]] = []
         self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True, group=True))
         for resource in resources:
             self.add(resource)
@@ -153,6 +163,27 @@ class Site:
             self._templates.append(resource)
         else:
             self._static[resource.segments] = resource
+
+    def changed(self, path: str) -> None:
+        """Have the observers of the resource at `path`, such as ``/nodes/7``, be sent its new state (RFC 7641 §4.2).
+
+        May be called from anywhere, also where nothing changed: this only makes a mark. Endpoints that serve the site
+        do the rest when they are called next; from outside a handler their shell has to be woken
+        (`minicoap.Endpoint.changed` does both). Raises UsageError for what is no path.
+        """
+        if not path.startswith("/"):
+            raise UsageError(f"the path {path!r} has to begin with a slash")
+        segments = tuple(path[1:].split("/")) if path != "/" else ()
+        for listener in self._on_change:
+            listener(segments)
+
+    def on_change(self, listener: Callable[[tuple[str, ...]], None]) -> None:
+        """Have `listener` called with each path that has changed; for endpoints."""
+        self._on_change.append(listener)
+
+    def canonical(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """Return `path` as `changed` would be told of it, however the client spells it."""
+        return self._normalise(path) if self._lenient and path not in self._static else path
 
     def route(self, request: Request) -> Union[Resource, Response]:
         """Return the resource that has a handler for `request`, its template's variables filled in; else the refusal.

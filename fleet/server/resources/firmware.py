@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _FOREVER = 31_536_000  # seconds: bytes named by their hash never change
 _CONDITIONS = 1 << IF_MATCH | 1 << IF_NONE_MATCH
+_BYTES = (None, contentformats.OCTET_STREAM)
+_ANSWERS = (None, *FORMATS)
 _Known = Callable[[Optional[str], Optional[Response]], None]
 
 
@@ -85,6 +87,8 @@ class FirmwareResource:
         return self._services.query(request, query, listed)
 
     def _get(self, request: Request) -> Union[Response, Deferred]:
+        if request.accept not in _BYTES:
+            return refusal(request, codes.NOT_ACCEPTABLE, "")
         arguments(request)
         if request.options.mask & _CONDITIONS:
             return refusal(request, codes.BAD_OPTION, "GET takes no If-Match and no If-None-Match; it takes ETag")
@@ -110,6 +114,8 @@ class FirmwareResource:
 
     def _open(self, request: Request) -> Union[Sink, Response]:
         """Begin to take an artifact's bytes."""
+        if request.accept not in _ANSWERS:
+            return refusal(request, codes.NOT_ACCEPTABLE, "")
         name = request.args["name"]
         try:
             arguments(request)
@@ -124,8 +130,12 @@ class FirmwareResource:
             return _full(request, error)
         return _Upload(self._services, request, name, incoming)
 
-    def _delete(self, request: Request) -> Deferred:
+    def _delete(self, request: Request) -> Union[Response, Deferred]:
+        if request.accept not in _ANSWERS:
+            return refusal(request, codes.NOT_ACCEPTABLE, "")
         arguments(request)
+        if request.options.mask & 1 << IF_NONE_MATCH:
+            return refusal(request, codes.BAD_OPTION, "DELETE takes no If-None-Match; it takes If-Match")
         services = self._services
         name = request.args["name"]
         deferred = request.defer()

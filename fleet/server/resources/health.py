@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fleet.model.answers import FORMATS, answer, guarded, refusal
+from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
 from fleet.model.api import HealthAnswer, parse_health
 from fleet.model.formats import CBOR, encode
 from fleet.model.times import iso_from_ms
@@ -50,11 +50,13 @@ class HealthResource:
                 title="Health of the fleet",
                 resource_type="fleet.health",
                 content_formats=FORMATS,
+                observable=True,
             ),
             Resource("/test", get=_test, title="Connectivity", resource_type="fleet.test", content_formats=FORMATS),
         ]
 
     def _put(self, request: Request) -> Response:
+        arguments(request)
         services = self._services
         report = parse_health(request.payload, request.content_format)
         presence = services.presences.find(report.node_id)
@@ -71,10 +73,15 @@ class HealthResource:
         presence.healthy = report.overall_healthy
         presence.body = body
         services.ledger.record((Sample(report.node_id, at, body),), flush=has_changed)
+        services.changed(f"/nodes/{report.node_id}/health")
+        if has_changed:
+            services.changed("/health")
+            services.changed("/nodes")
         told = HealthAnswer("ok", iso_from_ms(at), tuple(services.waiting.jobs_for(report.node_id)), services.servers)
         return answer(request, told, codes.CHANGED)
 
     def _get(self, request: Request) -> Deferred:
+        arguments(request)
         return self._services.query(request, FiguresQuery(), self._fleet_health)
 
     def _fleet_health(self, request: Request, page: Page[Figures]) -> Response:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Union
 
 import msgspec
 
 from fleet.errors import InvalidError
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
-from fleet.model.api import NodesAnswer, NodeView, RegistrationAnswer, check_page, parse_registration
+from fleet.model.api import NodeHealthAnswer, NodesAnswer, NodeView, RegistrationAnswer, check_page, parse_registration
 from fleet.model.times import iso_from_ms
-from fleet.server.commands import Outcome, RegisterNode, RemoveNode
+from fleet.server.commands import NOT_FOUND, Outcome, RegisterNode, RemoveNode
 from fleet.server.presence import OFFLINE, STATUSES
 from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page
+from fleet.server.refusals import refuse_outcome
 from fleet.server.resources.health import last_health
 from fleet.server.services import Services
 from minicoap.codec import codes
@@ -25,15 +26,6 @@ class RemovedAnswer(msgspec.Struct, frozen=True):
 
     node_id: str
     status: str = "removed"
-
-
-class NodeHealthAnswer(msgspec.Struct, frozen=True):
-    """To `GET /nodes/{id}/health`: the last report, and when it came by the server's clock."""
-
-    node_id: str
-    status: str
-    received_at: Optional[str]
-    health: Any
 
 
 class NodesResource:
@@ -52,12 +44,14 @@ class NodesResource:
                 title="Nodes",
                 resource_type="fleet.nodes",
                 content_formats=FORMATS,
+                observable=True,
             ),
             Resource("/nodes/{id}", get=guarded(self._show), delete=guarded(self._remove), content_formats=FORMATS),
-            Resource("/nodes/{id}/health", get=guarded(self._health), content_formats=FORMATS),
+            Resource("/nodes/{id}/health", get=guarded(self._health), content_formats=FORMATS, observable=True),
         ]
 
     def _register(self, request: Request) -> Deferred:
+        arguments(request)
         services = self._services
         registration = parse_registration(request.payload, request.content_format)
         at = services.at()
@@ -82,17 +76,16 @@ class NodesResource:
         return services.submit(request, command, registered)
 
     def _remove(self, request: Request) -> Deferred:
+        arguments(request)
         node_id = request.args["id"]
-
-        def removed(request: Request, outcome: Outcome) -> Response:
-            return answer(request, RemovedAnswer(node_id), codes.DELETED)
-
-        # RFC 7252 §5.8.4: deleting what is not there is a success too.
         deferred = request.defer()
 
         def done(outcome: Outcome) -> None:
-            gone = outcome if outcome.status != "not_found" else Outcome()
-            response = removed(request, gone) if gone.is_ok else refusal(request, codes.CONFLICT, gone.detail)
+            # RFC 7252 §5.8.4: deleting what is not there is a success too.
+            if outcome.is_ok or outcome.status == NOT_FOUND:
+                response = answer(request, RemovedAnswer(node_id), codes.DELETED)
+            else:
+                response = refuse_outcome(request, outcome)
             deferred.resolve(response, self._services.clock.monotonic())
 
         self._services.ledger.submit(RemoveNode(self._services.at(), node_id), done)

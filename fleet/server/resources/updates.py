@@ -76,10 +76,13 @@ class UpdatesResource:
                 content_formats=FORMATS,
             ),
             Resource("/updates/{id}", get=guarded(self._show), content_formats=FORMATS),
-            Resource("/updates/{id}/status", get=guarded(self._show_status), content_formats=FORMATS),
+            Resource(
+                "/updates/{id}/status", get=guarded(self._show_status), content_formats=FORMATS, observable=True
+            ),
         ]
 
     def _post(self, request: Request) -> Union[Response, Deferred]:
+        arguments(request)
         wanted = parse_update_request(request.payload, request.content_format)
         if isinstance(wanted, ReportRequest):
             return self._report(request, wanted)
@@ -177,7 +180,8 @@ class UpdatesResource:
             status = StatusAnswer(
                 job_id, spec.name, spec.version, spec.package_type, job.state, item.counts, nodes, page.next
             )
-            resolve(answer(request, status))
+            # RFC 7252 §5.9.1: 2.05 is for GET; to a POST the result of the action is 2.04.
+            resolve(answer(request, status, codes.CHANGED if request.code == codes.POST else codes.CONTENT))
 
         def resolve(response: Response) -> None:
             deferred.resolve(response, self._services.clock.monotonic())
@@ -199,30 +203,44 @@ class UpdatesResource:
     # Nodes
 
     def _fetch(self, request: Request, job_id: str, node_id: str) -> Deferred:
-        """Tell a node what it is to do."""
+        """Tell a node what it is to do. With that it has begun: a cancellation from here on has to reach the node.
 
-        def fetched(request: Request, page: Page[NodeJobItem]) -> Response:
-            if not page.items:
-                return refusal(request, codes.NOT_FOUND, f"no job {job_id[:80]!r} waits for node {node_id!r}")
-            job, execution = page.items[0].job, page.items[0].execution
-            if not executions.waits_for_node(job.state, execution.state):
+        Else one whose reports are lost could be through with a job that was cancelled here as not begun.
+        """
+        services = self._services
+        deferred = request.defer()
+
+        def fetched(page: Page[NodeJobItem]) -> None:
+            if page.status != commands.OK:
+                resolve(refuse_page(request, page))
+            elif not page.items:
+                resolve(refusal(request, codes.NOT_FOUND, f"no job {job_id[:80]!r} waits for node {node_id!r}"))
+            elif not executions.waits_for_node(page.items[0].job.state, page.items[0].execution.state):
+                job, execution = page.items[0].job, page.items[0].execution
                 text = f"job {job_id} does not wait for node {node_id!r}: it is {execution.state}, the job {job.state}"
-                return refusal(request, codes.CONFLICT, text, state=execution.state)
-            spec = job.spec
-            told = NodeJobAnswer(
-                job_id=job_id,
-                attempt=execution.attempt,
-                state=execution.state,
-                sequence=execution.sequence,
-                name=spec.name,
-                version=spec.version,
-                package_type=spec.package_type,
-                packages=spec.packages,
-                artifacts=job.artifacts,
-            )
-            return answer(request, told)
+                resolve(refusal(request, codes.CONFLICT, text, state=execution.state))
+            elif page.items[0].execution.state in executions.NOT_BEGUN:
+                begin(page.items[0])
+            else:
+                resolve(answer(request, _node_job(page.items[0])))
 
-        return self._services.query(request, NodeJobQuery(job_id, node_id), fetched)
+        def begin(item: NodeJobItem) -> None:
+            sequence = item.execution.sequence + 1
+            execution = msgspec.structs.replace(item.execution, state=executions.WAITING, sequence=sequence)
+            attempt, at = execution.attempt, services.at()
+            command = commands.Report(at, job_id, node_id, attempt, sequence, execution.state)
+
+            def begun(outcome: Outcome) -> None:
+                told = _node_job(NodeJobItem(item.job, execution))
+                resolve(answer(request, told) if outcome.is_ok else refuse_outcome(request, outcome))
+
+            services.ledger.submit(command, begun)
+
+        def resolve(response: Response) -> None:
+            deferred.resolve(response, services.clock.monotonic())
+
+        services.ledger.query(NodeJobQuery(job_id, node_id), fetched)
+        return deferred
 
     def _report(self, request: Request, report: ReportRequest) -> Deferred:
         services = self._services
@@ -259,6 +277,21 @@ def _new_id(services: Services) -> str:
 
 def _unknown(request: Request, job_id: str) -> Response:
     return refusal(request, codes.NOT_FOUND, f"there is no job {job_id[:80]!r}; see GET /updates", "$.job_id")
+
+
+def _node_job(item: NodeJobItem) -> NodeJobAnswer:
+    job, execution = item.job, item.execution
+    return NodeJobAnswer(
+        job_id=job.job_id,
+        attempt=execution.attempt,
+        state=execution.state,
+        sequence=execution.sequence,
+        name=job.spec.name,
+        version=job.spec.version,
+        package_type=job.spec.package_type,
+        packages=job.spec.packages,
+        artifacts=job.artifacts,
+    )
 
 
 def _view(item: JobItem) -> JobView:

@@ -147,7 +147,7 @@ def test_wrong_use_is_explained(arguments: list[str], says: str, capfd: pytest.C
     [
         [],
         ["get"],
-        ["observe", "coap://h/"],
+        ["observe", "coap://h/", "--count", "0"],
         ["get", "coap://h/", "--accept", "nonsense"],
         ["get", "coap://h/", "--timeout", "soon"],
         ["get", "coap://h/", "--timeout", "-1"],

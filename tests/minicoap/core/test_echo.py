@@ -18,6 +18,7 @@ from minicoap.core.resource import Resource, Site
 from minicoap.simulate.entropy import SeededEntropy
 from minicoap.simulate.pair import Pair
 from tests.minicoap.core.handlers import Counter, Later
+from tests.minicoap.core.observing import State, register
 from tests.minicoap.core.solo import ABROAD, LIFETIME, PEER, Solo, ack, con, empty_ack, message, non
 
 OTHER_PORT = (ABROAD[0], 9999)
@@ -309,6 +310,38 @@ def test_client_notices_nothing(size: int, code: int, confirmable: bool, payload
     assert pair.request(code, "x", payload=payload, confirmable=confirmable).body == body[:size]
     pair.world.run_for(4 * LIFETIME)
     assert not any([*pair.client.footprint().values(), *pair.server.footprint().values()])
+
+
+def test_observer_that_has_not_shown_where_it_is_is_none() -> None:
+    """Its first notification would be the challenge, and the others would go to whoever is there (RFC 7641 §7)."""
+    state = State()
+    state.size = 500
+    solo = Solo(state.site)
+    (answer,) = solo.put(register(1), ABROAD)
+    assert answer.code == codes.UNAUTHORIZED
+    assert solo.core.footprint()["observers"] == 0
+    state.change()
+    assert solo.pass_time(1.0) == []
+    (answer,) = solo.put(register(2, options=((ECHO, value_of(answer)),)), ABROAD)
+    assert (answer.code, solo.core.footprint()["observers"]) == (codes.CONTENT, 1)
+    state.change()
+    assert len(solo.pass_time(0.0)) == 1
+
+
+@pytest.mark.parametrize("confirmable", [True, False])
+def test_observing_client_shows_where_it_is_by_itself(confirmable: bool) -> None:
+    state = State()
+    state.size = 3000
+    pair, told = Pair(state.site, limits=Limits()), []
+    pair.client.observe(pair.server_host.address, told.append, 0.0, uri_path=["state"], confirmable=confirmable)
+    pair.client_host.wake()
+    pair.world.run_for(5.0)
+    state.change()
+    pair.server_host.wake()
+    pair.world.run_for(5.0)
+    assert [len(response.body) for response in told] == [3000, 3000]
+    assert told[0].body != told[1].body
+    assert pair.server.footprint()["observers"] == 1
 
 
 def test_echo_may_differ_from_block_to_block_of_one_body() -> None:

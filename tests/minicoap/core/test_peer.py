@@ -80,3 +80,16 @@ def test_forgotten_peer_that_returns_has_another_index() -> None:
     assert first is not None
     assert again is not None
     assert first.index != again.index
+
+
+def test_peers_that_are_used_in_silence_do_not_stand_in_the_way_of_idle_ones() -> None:
+    table, _ = peers(limit=100)
+    for port in range(50):
+        busy(table.reach(("host", port), 0.0))
+    for port in range(50, 100):
+        table.reach(("host", port), 0.0)
+    tries = [table.reach(("new", 1), 1.0) for _ in range(4)]
+    assert [found is not None for found in tries] == [False, False, False, True]
+    assert table.reach(("new", 2), 1.0) is not None
+    assert all(table.find(("host", port)) is not None for port in range(50))
+    assert len(table) == 100

@@ -106,7 +106,8 @@ def test_lenient_site_understands_other_spellings_and_never_leads_upwards(path: 
 @pytest.mark.parametrize(
     ("query", "links"),
     [
-        ((), '</time>;rt="clock";title="Time";ct="0 50",</a>'),
+        ((), '</time>;rt="clock";title="Time";ct="0 50",</a>,</b>;obs'),
+        ((b"obs",), "</b>;obs"),
         ((b"rt=clock",), '</time>;rt="clock";title="Time";ct="0 50"'),
         ((b"href=/a",), "</a>"),
         ((b"rt=nothing",), ""),
@@ -117,7 +118,8 @@ def test_well_known_core_lists_what_is_a_resource_and_not_hidden(query: tuple[by
     site = Site(
         Resource("/time", get=show, title="Time", resource_type="clock", content_formats=(0, 50)),
         Resource("/a", get=show),
-        Resource("/secret", get=show, hidden=True),
+        Resource("/b", get=show, observable=True),
+        Resource("/secret", get=show, hidden=True, observable=True),
         Resource("/nodes/{id}", get=show),
     )
     (answer,) = Solo(site).put(

@@ -1,0 +1,41 @@
+"""`fleet server`: runs the server until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from fleet.cli import configuration
+from fleet.cli.configuration import Setting
+from fleet.cli.process import begin_log, make_data_directory
+from fleet.server.config import DEFAULT_PORT, ServerConfig
+
+SETTINGS = (
+    Setting("host", configuration.text, "the address to listen on (default: 127.0.0.1)", "ADDRESS"),
+    Setting("port", configuration.port, f"the UDP port, 0 for any free one (default: {DEFAULT_PORT})", "PORT"),
+    Setting("data_dir", configuration.text, "where everything is kept; made if need be (default: fleet-server)", "DIR"),
+    Setting("insecure", configuration.switch, "allow plain CoAP on an address that others can reach", switch="true"),
+    Setting("health_interval", configuration.seconds, "how often nodes are to report (default: 60)", "SECONDS"),
+    Setting("artifact_quota", configuration.size, "the most that the store may hold (default: 8 GiB)", "BYTES"),
+    Setting("push", configuration.switch, "give nodes no hints of jobs that wait", flag="--no-push", switch="false"),
+    Setting("debug", configuration.switch, "log what is going on", switch="true"),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; raises UsageError."""
+    parser = argparse.ArgumentParser(
+        prog="fleet server",
+        description="Run a fleet's server until it is told to stop.",
+        formatter_class=configuration.LeanHelp,
+        allow_abbrev=False,
+    )
+    configuration.add_arguments(parser, SETTINGS)
+    options = parser.parse_args(arguments)
+    config = ServerConfig(**configuration.resolve("server", SETTINGS, options))
+    begin_log(config.debug)
+    make_data_directory(config.data_dir)
+    # Now, when nothing can be wrong any more with what was given.
+    from fleet.server.main import run
+
+    return run(config)

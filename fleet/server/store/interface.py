@@ -1,0 +1,156 @@
+"""What a store is to the rest of the server: rows for the engine inside a transaction, a ledger for everyone else.
+
+Any store gives the same outcomes for the same commands: `tests/store` holds them to it. What a new one must not need:
+anything changed above this file.
+"""
+
+from typing import Callable, Optional, Protocol, Sequence
+
+from fleet.model.artifacts import Artifact
+from fleet.model.executions import Execution
+from fleet.model.jobs import ArtifactRef, Job
+from fleet.model.nodes import Node
+from fleet.server.changes import Change
+from fleet.server.commands import Command, Outcome
+from fleet.server.queries import Item, Page, Query, Sample
+
+Post = Callable[[Callable[[], None]], None]
+"""Has a callable run in the owner's thread, later: `loop.call_soon_threadsafe`, or the simulation's heap."""
+
+BATCH_LIMIT = 256
+"""Commands in one transaction at most."""
+QUEUE_LIMIT = 20_000
+"""Commands, or queries, waiting at most; more are answered `unavailable` at once."""
+ANSWERS_LIMIT = 100_000
+"""Outcomes remembered by request id at most; the oldest go first."""
+CHANGES_LIMIT = 10_000
+"""Changes kept for readers of the feed."""
+QUEUE_FULL = "the server has more to do than it can take in; try again in a few seconds"
+CLOSED = "the server is stopping; try again when it is back"
+
+
+class Tx(Protocol):
+    """The rows, inside the transaction of one command. Reads see what this command has written before.
+
+    Rows come and go whole. Lists are in key order. The counts of executions by state follow every write.
+    """
+
+    def node(self, node_id: str) -> Optional[Node]:
+        """The node, or None."""
+
+    def node_ids(self, after: str, limit: int) -> list[str]:
+        """Up to `limit` ids of nodes greater than `after`."""
+
+    def put_node(self, node: Node) -> None:
+        """Insert or replace a node."""
+
+    def remove_node(self, node_id: str) -> None:
+        """Remove a node and its sample; its executions stay."""
+
+    def job(self, job_id: str) -> Optional[Job]:
+        """The job, or None."""
+
+    def job_state(self, job_id: str) -> Optional[str]:
+        """The job's state alone, or None: a job that names many nodes is a large row."""
+
+    def put_job(self, job: Job) -> None:
+        """Insert or replace a job."""
+
+    def remove_job(self, job_id: str) -> None:
+        """Remove a job with its executions and counts."""
+
+    def due_jobs(self, at: int, limit: int) -> list[Job]:
+        """Jobs whose `due_at` has come, the longest due first."""
+
+    def execution(self, job_id: str, node_id: str) -> Optional[Execution]:
+        """The execution, or None."""
+
+    def executions(self, job_id: str, after: str, limit: int) -> list[Execution]:
+        """Up to `limit` executions of a job with node ids greater than `after`."""
+
+    def node_executions(self, node_id: str) -> list[Execution]:
+        """A node's executions that are not at an end, by job id."""
+
+    def due_executions(self, at: int, limit: int) -> list[Execution]:
+        """Executions whose `due_at` has come, the longest due first."""
+
+    def add_execution(self, execution: Execution) -> None:
+        """Insert an execution, which must not be there."""
+
+    def move_execution(self, before: Execution, after: Execution) -> None:
+        """Replace `before` by `after`: compare-and-set on state and attempt."""
+
+    def counts(self, job_id: str) -> dict[str, int]:
+        """The executions of a job by state; states without any are left out."""
+
+    def artifact(self, name: str) -> Optional[Artifact]:
+        """The artifact, or None."""
+
+    def put_artifact(self, artifact: Artifact) -> None:
+        """Insert or replace an artifact."""
+
+    def remove_artifact(self, name: str) -> None:
+        """Remove an artifact; what jobs hold of its content stays held."""
+
+    def hold(self, job_id: str, artifacts: Sequence[ArtifactRef]) -> None:
+        """Keep these contents for a job."""
+
+    def release(self, job_id: str) -> None:
+        """Keep nothing for the job any more."""
+
+    def holders(self, sha256: str) -> list[str]:
+        """The ids of jobs that hold a content."""
+
+    def is_needed(self, sha256: str) -> bool:
+        """Whether an artifact names, or a job holds, this content."""
+
+    def answer(self, request_id: str) -> Optional[tuple[str, Outcome]]:
+        """What was remembered under a request id: the fingerprint of its command, and the outcome."""
+
+    def remember(self, request_id: str, at: int, fingerprint: str, outcome: Outcome) -> None:
+        """Remember the outcome of a command with a request id."""
+
+    def forget_answers(self, before: int) -> None:
+        """Forget the answers remembered at a time (UTC ms) or before."""
+
+    def emit(
+        self,
+        at: int,
+        kind: str,
+        state: str,
+        *,
+        job_id: Optional[str] = None,
+        node_id: Optional[str] = None,
+        name: Optional[str] = None,
+        sha256: Optional[str] = None,
+    ) -> None:
+        """Add to the feed of changes, which watchers see after the commit."""
+
+
+class Ledger(Protocol):
+    """Durable commands in order, consistent answers, and buffered samples.
+
+    `done` and watchers are called in the owner's thread through the `Post` given at construction, never inside
+    `submit` or `query`; one post serves all that one commit completed. An outcome that was delivered is durable.
+    """
+
+    def submit(self, command: Command, done: Callable[[Outcome], None]) -> None:
+        """Apply a command in a transaction; `done` gets its outcome after the commit."""
+
+    def query(self, query: Query[Item], done: Callable[[Page[Item]], None]) -> None:
+        """Answer a query; it sees every command whose outcome was delivered before."""
+
+    def record(self, samples: Sequence[Sample], flush: bool = False) -> None:
+        """Take the last samples of nodes into memory, where queries find them; with `flush` they go to disk at once."""
+
+    def flush(self) -> None:
+        """Write the samples in memory to disk soon, sorted, in one transaction."""
+
+    def watch(self, on_changes: Callable[[Sequence[Change]], None]) -> None:
+        """Call `on_changes` with what each commit changed, after the `done`s of its commands."""
+
+    def next_due_at(self) -> Optional[float]:
+        """When (UTC ms) an `Advance` has something to do; None while nothing is planned. Current before any `done`."""
+
+    def close(self) -> None:
+        """Complete what was submitted, flush the samples and let go of the store."""

@@ -1,0 +1,186 @@
+"""Queries over rows in memory."""
+
+import heapq
+from typing import Any, Callable, Iterable, Mapping, Optional
+
+from fleet.errors import InvalidError
+from fleet.model.artifacts import Artifact
+from fleet.model.executions import Execution, waits_for_node
+from fleet.model.jobs import Job
+from fleet.model.nodes import Node
+from fleet.server import commands
+from fleet.server.changes import Change
+from fleet.server.queries import (
+    ArtifactQuery,
+    ArtifactsQuery,
+    ArtifactUseQuery,
+    ChangesQuery,
+    ContentsQuery,
+    ExecutionsQuery,
+    Figures,
+    FiguresQuery,
+    Item,
+    JobItem,
+    JobQuery,
+    JobsQuery,
+    NodeItem,
+    NodeJobItem,
+    NodeJobQuery,
+    NodeQuery,
+    NodesQuery,
+    Page,
+    Query,
+    Sample,
+    WaitingItem,
+    WaitingQuery,
+    decode_cursor,
+    encode_cursor,
+    page_of,
+)
+
+from .memory_rows import Tables
+
+Samples = Mapping[str, Sample]
+
+
+def answer(tables: Tables, samples: Samples, query: Query[Item]) -> Page[Item]:
+    """Answer a query from the rows, `samples` being those not yet flushed."""
+    try:
+        page: Page[Item] = _ANSWERS[type(query)](tables, samples, query)
+    except InvalidError as error:
+        return Page(status=commands.INVALID, detail=str(error))
+    return page
+
+
+def _after(cursor: Optional[str]) -> str:
+    return "" if cursor is None else str(decode_cursor(cursor, str)[0])
+
+
+def _next_keys(keys: Iterable[str], after: Optional[str], limit: int) -> list[str]:
+    start = _after(after)
+    return heapq.nsmallest(limit + 1, (key for key in keys if key > start))
+
+
+def _job_item(tables: Tables, job: Job) -> JobItem:
+    return JobItem(job, dict(tables.counts[job.job_id]))
+
+
+def _job(tables: Tables, _samples: Samples, query: JobQuery) -> Page[JobItem]:
+    job = tables.jobs.get(query.job_id)
+    return Page() if job is None else Page((_job_item(tables, job),))
+
+
+def _jobs(tables: Tables, _samples: Samples, query: JobsQuery) -> Page[JobItem]:
+    keys = [(job.created_at, job.job_id) for job in tables.jobs.values()]
+    if query.after is not None:
+        start = decode_cursor(query.after, int, str)
+        keys = [key for key in keys if key < start]
+    newest = heapq.nlargest(query.limit + 1, keys)
+    items = tuple(_job_item(tables, tables.jobs[job_id]) for _at, job_id in newest[: query.limit])
+    return Page(items, encode_cursor(*newest[query.limit - 1]) if len(newest) > query.limit else None)
+
+
+def _executions(tables: Tables, _samples: Samples, query: ExecutionsQuery) -> Page[Execution]:
+    rows = tables.executions.get(query.job_id, {})
+    return page_of([rows[key] for key in _next_keys(rows, query.after, query.limit)], query.limit, "node_id")
+
+
+def _node_job(tables: Tables, _samples: Samples, query: NodeJobQuery) -> Page[NodeJobItem]:
+    job = tables.jobs.get(query.job_id)
+    execution = tables.executions.get(query.job_id, {}).get(query.node_id)
+    return Page() if job is None or execution is None else Page((NodeJobItem(job, execution),))
+
+
+def _waiting(tables: Tables, _samples: Samples, query: WaitingQuery) -> Page[WaitingItem]:
+    start = ("", "") if query.after is None else decode_cursor(query.after, str, str)
+    found = []
+    for job_id in sorted(tables.jobs):
+        job_state = tables.jobs[job_id].state
+        rows = tables.executions[job_id]
+        node_ids = sorted(rows) if query.node_id is None else [query.node_id] if query.node_id in rows else []
+        for node_id in node_ids:
+            state = rows[node_id].state
+            if (job_id, node_id) > start and waits_for_node(job_state, state):
+                found.append(WaitingItem(node_id, job_id, job_state, state))
+    return page_of(found, query.limit, "job_id", "node_id")
+
+
+def _node_item(tables: Tables, samples: Samples, node: Node) -> NodeItem:
+    return NodeItem(node, samples.get(node.node_id) or tables.samples.get(node.node_id))
+
+
+def _node(tables: Tables, samples: Samples, query: NodeQuery) -> Page[NodeItem]:
+    node = tables.nodes.get(query.node_id)
+    return Page() if node is None else Page((_node_item(tables, samples, node),))
+
+
+def _nodes(tables: Tables, samples: Samples, query: NodesQuery) -> Page[NodeItem]:
+    node_ids = _next_keys(tables.nodes, query.after, query.limit)
+    shown = node_ids[: query.limit]
+    items = tuple(_node_item(tables, samples, tables.nodes[node_id]) for node_id in shown)
+    return Page(items, encode_cursor(shown[-1]) if len(node_ids) > query.limit else None)
+
+
+def _artifact(tables: Tables, _samples: Samples, query: ArtifactQuery) -> Page[Artifact]:
+    if query.name is not None:
+        named = tables.artifacts.get(query.name)
+        return Page() if named is None else Page((named,))
+    for name in sorted(tables.artifacts):
+        if tables.artifacts[name].sha256 == query.sha256:
+            return Page((tables.artifacts[name],))
+    for job_id in sorted(tables.holds):
+        for reference in tables.holds[job_id]:
+            if reference.sha256 == query.sha256:
+                created_at = tables.jobs[job_id].created_at
+                return Page((Artifact(reference.name, reference.size, reference.sha256, created_at),))
+    return Page()
+
+
+def _artifacts(tables: Tables, _samples: Samples, query: ArtifactsQuery) -> Page[Artifact]:
+    names = _next_keys(tables.artifacts, query.after, query.limit)
+    return page_of([tables.artifacts[name] for name in names], query.limit, "name")
+
+
+def _artifact_use(tables: Tables, _samples: Samples, query: ArtifactUseQuery) -> Page[str]:
+    artifact = tables.artifacts.get(query.name)
+    return Page() if artifact is None else Page(tuple(tables.holders(artifact.sha256)))
+
+
+def _contents(tables: Tables, _samples: Samples, query: ContentsQuery) -> Page[str]:
+    needed = {artifact.sha256: None for artifact in tables.artifacts.values()}
+    for references in tables.holds.values():
+        needed.update((reference.sha256, None) for reference in references)
+    found = _next_keys(needed, query.after, query.limit)
+    shown = found[: query.limit]
+    return Page(tuple(shown), encode_cursor(shown[-1]) if len(found) > query.limit else None)
+
+
+def _figures(tables: Tables, _samples: Samples, _query: FiguresQuery) -> Page[Figures]:
+    states: dict[str, int] = {}
+    for job in tables.jobs.values():
+        states[job.state] = states.get(job.state, 0) + 1
+    sizes = {artifact.sha256: artifact.size for artifact in tables.artifacts.values()}
+    return Page((Figures(len(tables.nodes), states, len(tables.artifacts), sum(sizes.values())),))
+
+
+def _changes(tables: Tables, _samples: Samples, query: ChangesQuery) -> Page[Change]:
+    start = 0 if query.after is None else decode_cursor(query.after, int)[0]
+    found = [change for change in tables.changes if change.cursor > start][: query.limit]
+    return Page(tuple(found), encode_cursor(found[-1].cursor if found else start))
+
+
+_ANSWERS: dict[type, Callable[[Tables, Samples, Any], Page[Any]]] = {
+    JobQuery: _job,
+    JobsQuery: _jobs,
+    ExecutionsQuery: _executions,
+    NodeJobQuery: _node_job,
+    WaitingQuery: _waiting,
+    NodeQuery: _node,
+    NodesQuery: _nodes,
+    ArtifactQuery: _artifact,
+    ArtifactsQuery: _artifacts,
+    ArtifactUseQuery: _artifact_use,
+    ContentsQuery: _contents,
+    FiguresQuery: _figures,
+    ChangesQuery: _changes,
+}

@@ -1,0 +1,221 @@
+"""Queries over rows in SQLite, on a connection of their own that only reads."""
+
+import sqlite3
+from typing import Any, Callable, Optional
+
+import msgspec
+
+from fleet.errors import InvalidError
+from fleet.model import executions
+from fleet.model.artifacts import Artifact
+from fleet.model.executions import Execution
+from fleet.server import commands
+from fleet.server.changes import Change
+from fleet.server.queries import (
+    ArtifactQuery,
+    ArtifactsQuery,
+    ArtifactUseQuery,
+    ChangesQuery,
+    ContentsQuery,
+    ExecutionsQuery,
+    Figures,
+    FiguresQuery,
+    Item,
+    JobItem,
+    JobQuery,
+    JobsQuery,
+    NodeItem,
+    NodeJobItem,
+    NodeJobQuery,
+    NodeQuery,
+    NodesQuery,
+    Page,
+    Query,
+    Sample,
+    WaitingItem,
+    WaitingQuery,
+    decode_cursor,
+    encode_cursor,
+    page_of,
+)
+
+from .sqlite_rows import (
+    ARTIFACT_COLUMNS,
+    CHANGE_COLUMNS,
+    COUNTS,
+    EXECUTION,
+    EXECUTIONS,
+    HOLDERS,
+    JOB,
+    JOB_COLUMNS,
+    NODE_COLUMNS,
+    job_of,
+    node_of,
+)
+
+BufferedSample = Callable[[str], Optional[Sample]]
+
+_LAST_KEY = 9223372036854775807
+_NODES = f"""
+    SELECT {", ".join("nodes." + column for column in NODE_COLUMNS.split(", "))}, samples.at, samples.body
+    FROM nodes LEFT JOIN samples ON samples.node_id = nodes.node_id
+"""
+# What fleet.model.executions.waits_for_node says, for rows.
+_WAITING = f"""
+    SELECT executions.node_id, executions.job_id, jobs.state, executions.state
+    FROM executions JOIN jobs ON jobs.job_id = executions.job_id
+    WHERE executions.due_at IS NOT NULL AND (executions.job_id, executions.node_id) > (?, ?)
+    AND (jobs.state = 'running' OR executions.state NOT IN ('{executions.PENDING}', '{executions.NOTIFIED}'))
+"""
+_CONTENTS = """
+    SELECT sha256 FROM artifacts WHERE sha256 > :after UNION SELECT sha256 FROM holds WHERE sha256 > :after
+    ORDER BY sha256 LIMIT :limit
+"""
+
+
+class Reader:
+    """Answers queries, each from one state of the database; `buffered` finds samples that are not flushed yet."""
+
+    def __init__(self, connection: sqlite3.Connection, buffered: BufferedSample) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._buffered = buffered
+        self._answers: dict[type, Callable[[Any], Page[Any]]] = {
+            JobQuery: self._job,
+            JobsQuery: self._jobs,
+            ExecutionsQuery: self._executions,
+            NodeJobQuery: self._node_job,
+            WaitingQuery: self._waiting,
+            NodeQuery: self._node,
+            NodesQuery: self._nodes,
+            ArtifactQuery: self._artifact,
+            ArtifactsQuery: self._artifacts,
+            ArtifactUseQuery: self._artifact_use,
+            ContentsQuery: self._contents,
+            FiguresQuery: self._figures,
+            ChangesQuery: self._changes,
+        }
+
+    def answer(self, query: Query[Item]) -> Page[Item]:
+        """Answer a query; a database that cannot be read is an `unavailable` page."""
+        try:
+            self._execute("BEGIN")
+            try:
+                page: Page[Item] = self._answers[type(query)](query)
+            finally:
+                self._connection.rollback()
+        except InvalidError as error:
+            return Page(status=commands.INVALID, detail=str(error))
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            return Page(status=commands.UNAVAILABLE, detail=f"the database cannot be read: {error}")
+        return page
+
+    def _job(self, query: JobQuery) -> Page[JobItem]:
+        row = self._execute(JOB, (query.job_id,)).fetchone()
+        return Page() if row is None else Page((self._job_item(row),))
+
+    def _job_item(self, row: Any) -> JobItem:
+        return JobItem(job_of(row), dict(self._execute(COUNTS, (row[0],)).fetchall()))
+
+    def _jobs(self, query: JobsQuery) -> Page[JobItem]:
+        start = (_LAST_KEY, "") if query.after is None else decode_cursor(query.after, int, str)
+        rows = self._execute(
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE (created_at, job_id) < (?, ?)"
+            " ORDER BY created_at DESC, job_id DESC LIMIT ?",
+            (*start, query.limit + 1),
+        ).fetchall()
+        items = tuple(self._job_item(row) for row in rows[: query.limit])
+        last = items[-1].job if items else None
+        has_more = last is not None and len(rows) > query.limit
+        return Page(items, encode_cursor(last.created_at, last.job_id) if last is not None and has_more else None)
+
+    def _executions(self, query: ExecutionsQuery) -> Page[Execution]:
+        rows = self._execute(EXECUTIONS, (query.job_id, _after(query.after), query.limit + 1)).fetchall()
+        return page_of([Execution(*row) for row in rows], query.limit, "node_id")
+
+    def _node_job(self, query: NodeJobQuery) -> Page[NodeJobItem]:
+        job_row = self._execute(JOB, (query.job_id,)).fetchone()
+        row = self._execute(EXECUTION, (query.job_id, query.node_id)).fetchone()
+        if job_row is None or row is None:
+            return Page()
+        return Page((NodeJobItem(job_of(job_row), Execution(*row)),))
+
+    def _waiting(self, query: WaitingQuery) -> Page[WaitingItem]:
+        start = ("", "") if query.after is None else decode_cursor(query.after, str, str)
+        of_node = "" if query.node_id is None else "AND executions.node_id = ?"
+        node = () if query.node_id is None else (query.node_id,)
+        rows = self._execute(
+            f"{_WAITING} {of_node} ORDER BY executions.job_id, executions.node_id LIMIT ?",
+            (*start, *node, query.limit + 1),
+        ).fetchall()
+        return page_of([WaitingItem(*row) for row in rows], query.limit, "job_id", "node_id")
+
+    def _node_item(self, row: Any) -> NodeItem:
+        sample = self._buffered(row[0])
+        if sample is None and row[6] is not None:
+            sample = Sample(row[0], row[6], row[7])
+        return NodeItem(node_of(row), sample)
+
+    def _node(self, query: NodeQuery) -> Page[NodeItem]:
+        row = self._execute(f"{_NODES} WHERE nodes.node_id = ?", (query.node_id,)).fetchone()
+        return Page() if row is None else Page((self._node_item(row),))
+
+    def _nodes(self, query: NodesQuery) -> Page[NodeItem]:
+        rows = self._execute(
+            f"{_NODES} WHERE nodes.node_id > ? ORDER BY nodes.node_id LIMIT ?", (_after(query.after), query.limit + 1)
+        ).fetchall()
+        items = tuple(self._node_item(row) for row in rows[: query.limit])
+        return Page(items, encode_cursor(items[-1].node.node_id) if len(rows) > query.limit else None)
+
+    def _artifact(self, query: ArtifactQuery) -> Page[Artifact]:
+        if query.name is not None:
+            row = self._execute(f"SELECT {ARTIFACT_COLUMNS} FROM artifacts WHERE name = ?", (query.name,)).fetchone()
+        else:
+            row = self._execute(
+                f"SELECT {ARTIFACT_COLUMNS} FROM artifacts WHERE sha256 = ? ORDER BY name LIMIT 1", (query.sha256,)
+            ).fetchone()
+            row = (
+                row
+                or self._execute(
+                    "SELECT holds.name, holds.size, holds.sha256, jobs.created_at FROM holds"
+                    " JOIN jobs ON jobs.job_id = holds.job_id WHERE holds.sha256 = ? ORDER BY holds.job_id LIMIT 1",
+                    (query.sha256,),
+                ).fetchone()
+            )
+        return Page() if row is None else Page((Artifact(*row),))
+
+    def _artifacts(self, query: ArtifactsQuery) -> Page[Artifact]:
+        rows = self._execute(
+            f"SELECT {ARTIFACT_COLUMNS} FROM artifacts WHERE name > ? ORDER BY name LIMIT ?",
+            (_after(query.after), query.limit + 1),
+        ).fetchall()
+        return page_of([Artifact(*row) for row in rows], query.limit, "name")
+
+    def _artifact_use(self, query: ArtifactUseQuery) -> Page[str]:
+        row = self._execute("SELECT sha256 FROM artifacts WHERE name = ?", (query.name,)).fetchone()
+        return Page() if row is None else Page(tuple(found[0] for found in self._execute(HOLDERS, row)))
+
+    def _contents(self, query: ContentsQuery) -> Page[str]:
+        values = {"after": _after(query.after), "limit": query.limit + 1}
+        found = [row[0] for row in self._execute(_CONTENTS, values)]
+        shown = found[: query.limit]
+        return Page(tuple(shown), encode_cursor(shown[-1]) if len(found) > query.limit else None)
+
+    def _figures(self, _query: FiguresQuery) -> Page[Figures]:
+        nodes, artifacts, size = self._execute(
+            "SELECT (SELECT count(*) FROM nodes), (SELECT count(*) FROM artifacts),"
+            " (SELECT coalesce(sum(size), 0) FROM (SELECT DISTINCT sha256, size FROM artifacts))"
+        ).fetchone()
+        states = dict(self._execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return Page((Figures(nodes, states, artifacts, size),))
+
+    def _changes(self, query: ChangesQuery) -> Page[Change]:
+        start = 0 if query.after is None else decode_cursor(query.after, int)[0]
+        rows = self._execute(
+            f"SELECT {CHANGE_COLUMNS} FROM changes WHERE cursor > ? ORDER BY cursor LIMIT ?", (start, query.limit)
+        ).fetchall()
+        return Page(tuple(Change(*row) for row in rows), encode_cursor(rows[-1][0] if rows else start))
+
+
+def _after(cursor: Optional[str]) -> str:
+    return "" if cursor is None else str(decode_cursor(cursor, str)[0])

@@ -1,0 +1,133 @@
+"""What an idle agent has imported, in a real process that registered, reported and has heard a hint, by an allow-list.
+
+Python never gives imports back: whatever gets in here stays in the memory of every device for months.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from minicoap.asyncio.endpoint import Endpoint
+from minicoap.codec import codes
+from tests.system.processes import ROOT, Machine, Operator, environment, wait_until
+
+OURS = {
+    "fleet": {
+        "", "agent", "agent.agent", "agent.backoff", "agent.config", "agent.download", "agent.journal",
+        "agent.machine", "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner",
+        "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
+        "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock",
+        "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.artifacts",
+        "model.executions", "model.formats", "model.health", "model.jobs", "model.nodes", "model.requirements",
+        "model.targets", "model.times",
+    },
+    "minicoap": {
+        "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.udp", "codec", "codec.codes",
+        "codec.contentformats", "codec.linkformat", "codec.message", "codec.options", "codec.problem", "codec.uri",
+        "core", "core.block_client", "core.block_server", "core.body", "core.deduplication", "core.endpoint",
+        "core.entropy", "core.exchange", "core.machine", "core.observe_client", "core.observe_server",
+        "core.parameters", "core.peer", "core.reliability", "core.request", "core.resource", "core.timers", "errors",
+    },
+}  # fmt: skip
+
+# psutil reads what health reports tell; msgspec reads messages, with typing_extensions where that happens to be there.
+THIRD_PARTY = {"msgspec", "psutil", "typing_extensions"}
+
+# Of the standard library, by what wants it; its own helpers, whose names begin with an underscore, come with these.
+STANDARD = {
+    "every interpreter": {
+        "abc", "builtins", "codecs", "encodings", "genericpath", "importlib", "io", "marshal", "os", "posix",
+        "posixpath", "site", "sitecustomize", "stat", "sys", "time", "usercustomize", "warnings", "zipimport",
+    },
+    "the language": {
+        "annotationlib", "ast", "collections", "contextlib", "contextvars", "copyreg", "dis", "enum", "functools",
+        "heapq", "inspect", "itertools", "keyword", "linecache", "opcode", "operator", "re", "reprlib", "sre_compile",
+        "sre_constants", "sre_parse", "struct", "textwrap", "token", "tokenize", "traceback", "types", "typing",
+        "weakref",
+    },
+    "asyncio": {
+        "array", "asyncio", "base64", "binascii", "concurrent", "errno", "math", "select", "selectors", "signal",
+        "socket", "subprocess", "threading", "locale",
+    },
+    "the log": {"atexit", "logging", "string"},
+    "the journal": {"fcntl", "zlib"},
+    "messages": {"datetime", "decimal", "json", "numbers", "platform", "uuid"},
+    "the command line": {"argparse", "fnmatch", "gettext"},
+    "psutil": {"glob", "grp", "pwd", "resource"},
+}  # fmt: skip
+
+# What cost megabytes when it came in by the back door.
+NEVER = (
+    "ssl", "_ssl", "hashlib", "_hashlib", "secrets", "sqlite3", "cbor2", "importlib.metadata", "email", "zipfile",
+    "http", "fleet.server", "fleet.operator", "fleet.install.worker", "fleet.install.pip", "fleet.install.file",
+)  # fmt: skip
+
+WATCHED = """
+import signal, sys
+def tell(number, frame):
+    with open(sys.argv[1], "w") as file:
+        file.write("\\n".join([*sys.modules, "."]))
+signal.signal(signal.SIGUSR1, tell)
+from fleet.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("idle")
+    return asyncio.run(modules_of_an_idle_agent(directory))
+
+
+async def modules_of_an_idle_agent(directory):
+    with Machine(directory) as machine:
+        server = await machine.server()
+        told = directory / "modules"
+        command = [
+            sys.executable, "-c", WATCHED, str(told), "agent", "--server", server.uri, "--node-id", "n1",
+            "--port", "0", "--service", "ssh", "--data-dir", str(directory / "n1"),
+        ]  # fmt: skip
+        agent = subprocess.Popen(command, env=environment(directory), cwd=ROOT, stdout=subprocess.DEVNULL)
+        try:
+            async with Endpoint() as endpoint:
+                operator = Operator(endpoint, server.uri)
+                await operator.online("n1")
+                (node,) = (await operator.get("/nodes"))["nodes"]
+                on_node = Operator(endpoint, "coap://" + node["address"])
+                await on_node.post("/updates/available", {"job_id": "no such job"})
+                assert (await on_node.ask(codes.GET, "/system")).body["job"] is None
+            agent.send_signal(signal.SIGUSR1)
+            await wait_until(lambda: told.exists() and told.read_text().endswith("\n."), "the agent's modules")
+            return set(told.read_text().split("\n")[:-1])
+        finally:
+            agent.kill()
+            agent.wait()
+
+
+def test_an_idle_agent_holds_no_module_that_nobody_allowed(imported):
+    standard = set().union(*STANDARD.values())
+    unexpected = []
+    for name in sorted(imported):
+        top, _, rest = name.partition(".")
+        if top in OURS:
+            allowed = rest in OURS[top]
+        else:
+            allowed = top in standard or top in THIRD_PARTY or top.startswith("_")
+        if not allowed:
+            unexpected.append(name)
+
+    assert unexpected == []
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_an_idle_agent_does_without(imported, name):
+    assert [module for module in imported if module == name or module.startswith(name + ".")] == []
+
+
+def test_the_list_allows_no_module_of_ours_that_is_not_there(imported):
+    assert {f"{top}.{rest}" if rest else top for top, names in OURS.items() for rest in names} - imported == set()
