@@ -8,7 +8,7 @@ A client in five lines::
         async with Endpoint() as endpoint:
             return (await endpoint.get("coap://127.0.0.1:5683/time")).text
 
-A server in ten::
+A server in a dozen::
 
     import asyncio
     from datetime import datetime
@@ -18,16 +18,30 @@ A server in ten::
         return Response(payload=datetime.now().isoformat().encode())
 
     async def main() -> None:
-        async with Endpoint(Site(Resource("/time", get=time, title="Clock"))) as endpoint:
+        async with Endpoint(Site(Resource("/time", get=time, observable=True))) as endpoint:
             await endpoint.serve("coap://127.0.0.1:5683")
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(1)
+                endpoint.changed("/time")
 
-`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `patch`, `ipatch`, `request`, `download` and
-`ping` are coroutines. A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved
-later, or a coroutine function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink`
-(a server's) or `ClientSink`, such as `FileSource` and `FileSink`. Codes, options and content formats are numbers with
-names in the modules `codes`, `options` and `contentformats`. Responses of class 4.xx and 5.xx are responses; what is
-raised is a `CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`.
+Such a resource can be observed: it is shown whenever it changes::
+
+    async def watch() -> None:
+        async with Endpoint() as endpoint:
+            async for response in endpoint.observe("coap://127.0.0.1:5683/time"):
+                print(response.text)
+
+`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `patch`, `ipatch`, `request`, `download`,
+`upload`, `links`, `register` (with a resource directory) and `ping` are coroutines, `multicast` is an asynchronous
+iterator of what the members of a group answer, `observe` is an asynchronous iterator of the states of a resource, of
+which a slow reader gets the latest; leaving it tells the server. `changed` has a handler run again for all who observe.
+A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved later, or a coroutine
+function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink` (a server's) or
+`ClientSink`, such as `FileSource` and `FileSink`. `download` writes a file or a sink, with several blocks under way if
+told so; it goes on where an earlier one was broken off, by a `TransferState` that can be stored, and feeds a `hashlib`
+digest on the way (`HashingSink` elsewhere). Codes, options and content formats are numbers with names in the modules
+`codes`, `options` and `contentformats`. Responses of class 4.xx and 5.xx are responses; what is raised is a
+`CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`.
 
 Underneath, `EndpointCore` is the whole protocol without a socket or a clock; `UdpShell` runs it, or any other
 `DatagramMachine`, on a UDP socket, and `minicoap.simulate` under a virtual clock over links that lose and reorder.
@@ -49,10 +63,11 @@ if TYPE_CHECKING:
     from minicoap.codec.linkformat import Link, format_links, parse_links
     from minicoap.codec.message import Message, Options, decode, encode
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
-    from minicoap.core.body import BytesSource, ClientSink, Sink, Source
+    from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
     from minicoap.core.cache import Cache
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.machine import DatagramMachine
+    from minicoap.core.observe_client import Observation
     from minicoap.core.parameters import Limits, TransmissionParameters
     from minicoap.core.request import Deferred, Request, Response
     from minicoap.core.resource import Resource, Site
@@ -93,11 +108,14 @@ _PLACES = {
     "parse_uri": "codec.uri",
     "BytesSource": "core.body",
     "ClientSink": "core.body",
+    "HashingSink": "core.body",
     "Sink": "core.body",
     "Source": "core.body",
+    "TransferState": "core.body",
     "Cache": "core.cache",
     "EndpointCore": "core.endpoint",
     "DatagramMachine": "core.machine",
+    "Observation": "core.observe_client",
     "Limits": "core.parameters",
     "TransmissionParameters": "core.parameters",
     "Deferred": "core.request",
@@ -131,11 +149,13 @@ __all__ = [
     "EndpointCore",
     "FileSink",
     "FileSource",
+    "HashingSink",
     "Limits",
     "Link",
     "Message",
     "MessageFormatError",
     "NetworkError",
+    "Observation",
     "OptionError",
     "Options",
     "PathError",
@@ -150,6 +170,7 @@ __all__ = [
     "Source",
     "StorageError",
     "SystemEntropy",
+    "TransferState",
     "TransmissionParameters",
     "UdpShell",
     "UsageError",

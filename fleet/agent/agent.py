@@ -32,7 +32,7 @@ from fleet.host.processes import Processes
 from fleet.install.interface import UNSUPPORTED, Answer, Step, StepArtifact
 from fleet.model.api import NodeJobAnswer
 from fleet.model.artifacts import check_artifact_name, check_destination, is_sha256
-from fleet.model.executions import CANCELLING
+from fleet.model.executions import CANCELLING, PENDING
 from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
@@ -213,23 +213,24 @@ class Agent:
         self._ask()
 
     def _job_told(self, job_id: str, description: bytes) -> None:
-        job = _read_job(description)
-        if job is None:
-            logger.error("job %s cannot be read: %.200r", job_id, description)
+        try:
+            told = msgspec.json.decode(description, type=_Told)
+        except msgspec.MsgspecError as error:
+            logger.error("job %s cannot be read: %s", job_id, error)
             return
         accepted = self.machine.job
         if accepted is None:
-            logger.info("job %s begins: %s %s (%s)", job_id, job.name, job.version, job.package_type)
-            self._job = job
-            self._do(self.machine.start(job_id, job.attempt, description, job.sequence))
+            logger.info("job %s begins, attempt %d", job_id, told.attempt)
+            self._job = _read_job(description)
+            self._do(self.machine.start(job_id, told.attempt, description, told.sequence))
         elif accepted.job_id != job_id:
             self._waiting[job_id] = None
             return
-        elif accepted.attempt != job.attempt:
+        elif accepted.attempt != told.attempt:
             self._waiting[job_id] = None
             self._do(self.machine.cancel())
             return
-        if job.state == CANCELLING:
+        if told.state == CANCELLING:
             self._do(self.machine.cancel())
 
     # Actions
@@ -361,8 +362,16 @@ class Agent:
         return accepted is not None and (accepted.job_id, accepted.attempt) == (report.job_id, report.attempt)
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """What has to be readable of a job: enough to report that the rest was not, and the job is rejected."""
+
+    attempt: int
+    sequence: int = 0
+    state: str = PENDING
+
+
 def _read_job(description: bytes) -> Optional[NodeJobAnswer]:
-    """Return a job as the server described it; None if it is none, or names files that it must not."""
+    """Return a job as the server described it; None if it cannot be read, or names files that it must not."""
     try:
         job = msgspec.json.decode(description, type=NodeJobAnswer)
         check_artifact_name(job.job_id, "job_id")
@@ -371,7 +380,7 @@ def _read_job(description: bytes) -> Optional[NodeJobAnswer]:
             if artifact.path is not None:
                 check_destination(artifact.path)
             if not is_sha256(artifact.sha256) or artifact.size < 0:
-                return None
+                raise InvalidError(f"{artifact.name!r} has no hash, or no size", "artifacts")
     except (msgspec.MsgspecError, InvalidError) as error:
         logger.error("the job cannot be read: %s", error)
         return None

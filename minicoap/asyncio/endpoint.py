@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Callable, Optional, Union, cast
 
-from minicoap.asyncio.addresses import resolve, resolve_all, resolve_local
+from minicoap.asyncio.addresses import resolve_all, resolve_local
+from minicoap.asyncio.directory import register
 from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.files import FileSink
-from minicoap.asyncio.groups import interface_index, is_group, open_group_socket, send_by
+from minicoap.asyncio.files import FileSource
+from minicoap.asyncio.multicast import Answers, ask, join
+from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
 from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec import codes, contentformats
 from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
-from minicoap.core.body import ClientSink, Source
+from minicoap.core.body import ClientSink, Digest, Source, TransferState
 from minicoap.core.cache import Cache
 from minicoap.core.directory import DEFAULT_LIFETIME, Facts, Registration
 from minicoap.core.endpoint import EndpointCore
@@ -26,9 +29,16 @@ from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
-from minicoap.errors import CoapError, NetworkError, OptionError, PathError, PeerError, RequestTimeout, UsageError
+from minicoap.errors import (
+    CoapError,
+    NetworkError,
+    OptionError,
+    PathError,
+    PeerError,
+    RequestTimeout,
+    UsageError,
+)
 
-_Answers = asyncio.Queue[Union[tuple[str, Response], CoapError, None]]
 _REACHED = 1024  # names whose working address is remembered
 
 logger = logging.getLogger(__name__)
@@ -45,7 +55,8 @@ class Endpoint:
     `Limits`); with a `cache`, fresh responses are not asked for again. Every request returns a `Response`, whatever its
     code: 4.xx and 5.xx are responses. Raised are UsageError for what cannot work, PathError, RequestTimeout and other
     NetworkErrors where no answer came, PeerError for one that broke the protocol, StorageError where a file failed.
-    Cancelling the task that waits for a request ends the request.
+    Cancelling the task that waits for a request ends the request. Of a host's several addresses the next is tried where
+    one cannot be reached.
     """
 
     def __init__(
@@ -60,9 +71,9 @@ class Endpoint:
         self._shell: Optional[UdpShell] = None
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._asking: dict[_Answers, None] = {}  # requests to groups that are under way
-        self._reached: dict[tuple[str, int], Path] = {}  # which of a name's addresses answered
         self._observations: dict[Observation, None] = {}
+        self._asking: dict[Answers, None] = {}  # requests to groups that are under way
+        self._reached: dict[tuple[str, int], Path] = {}  # which of a name's addresses answered
         self._is_closed = False
         for resource in self.core.site.resources:
             for code, handler in resource.handlers.items():
@@ -117,78 +128,10 @@ class Endpoint:
         of the one to listen on, in a URI also ``coap://[ff02::fd%25eth0]``. Comes after `serve`, whose address answers
         are sent from. Raises PathError where the system cannot, UsageError for what is no group.
         """
-        target, index = _parse_group(uri, interface)
+        target = _parse(uri)
         if self._shell is None:
             raise UsageError("call serve first: answers to a group's requests come from there")
-        if ":" in target.host and self._shell.family != socket.AF_INET6:
-            raise UsageError(f"{uri}: an endpoint that is bound to an IPv4 address cannot answer there")
-        try:
-            sock = open_group_socket(target.host.partition("%")[0], target.port, index, self._shell.main_socket)
-        except OSError as error:
-            raise PathError(f"cannot join {uri}: {error.strerror}", error) from error
-        self._shell.join(sock, self.core.multicast_received)
-
-    async def multicast(
-        self,
-        uri: str,
-        *,
-        code: int = codes.GET,
-        payload: bytes = b"",
-        content_format: Optional[int] = None,
-        accept: Optional[int] = None,
-        options: Iterable[tuple[int, bytes]] = (),
-        duration: Optional[float] = None,
-        interface: Optional[str] = None,
-    ) -> AsyncIterator[tuple[str, Response]]:
-        """Ask all members of the group of `uri`: yields each one's own URI and its response, as they come.
-
-        ::
-
-            async for member, response in endpoint.multicast("coap://224.0.1.187/.well-known/core?rt=light"):
-                print(member, response.text)
-
-        It ends after `duration` seconds, ten where None. Members that do not have what is asked for stay silent.
-        `interface` is the name of the one to ask on. Raises PathError if the group cannot be reached, UsageError for
-        what is no group or what a group cannot be asked.
-        """
-        target, index = _parse_group(uri, interface)
-        shell = self._open()
-        path = await resolve(target.host, target.port, shell.family, asyncio.get_running_loop())
-        loop = asyncio.get_running_loop()
-        answers: _Answers = asyncio.Queue()
-
-        def on_response(response: Response, member: Path) -> None:
-            answers.put_nowait((_uri_of(member), response))
-
-        try:
-            send_by(shell.main_socket, index)
-        except OSError as error:
-            raise PathError(f"cannot ask {uri}: {error.strerror}", error) from error
-        request = self.core.multicast(
-            code,
-            path,
-            on_response,
-            answers.put_nowait,
-            loop.time(),
-            uri_path=target.path,
-            query=target.query,
-            payload=payload,
-            content_format=content_format,
-            accept=accept,
-            options=options,
-            duration=duration,
-        )
-        shell.wake()
-        self._asking[answers] = None
-        try:
-            while (answer := await answers.get()) is not None:
-                if isinstance(answer, CoapError):
-                    raise answer
-                yield answer
-        finally:
-            del self._asking[answers]
-            request.cancel(loop.time())
-            shell.wake()
+        join(self.core, self._shell, target, interface)
 
     @property
     def local_uri(self) -> str:
@@ -231,17 +174,62 @@ class Endpoint:
         """PATCH `uri` as `payload` says, with what may be repeated (iPATCH, RFC 8132 §3); see `request`."""
         return await self.request(codes.IPATCH, uri, payload, **arguments)
 
-    async def download(self, uri: str, sink: Union[ClientSink, str], *, offset: int = 0, **arguments: Any) -> Response:
-        """GET `uri` into `sink`, or into the file of that name, holding a block of it in memory at a time.
+    async def download(
+        self,
+        uri: str,
+        sink: Union[ClientSink, str, os.PathLike[str]],
+        *,
+        resume: Optional[TransferState] = None,
+        restart: bool = False,
+        window: int = 1,
+        progress: Optional[Progress] = None,
+        digest: Optional[Digest] = None,
+        **arguments: Any,
+    ) -> Response:
+        """GET `uri` into a file of that name, or into `sink`, in memory that does not depend on its size.
 
-        With `offset`, a multiple of 1024 bytes, what comes before it is taken to be there already and is not asked for;
-        a sink can compare the ETag in its `begin`. The response returned has no payload, unless it is a 4.xx or 5.xx.
-        See `request` for the other arguments.
+        A file grows as NAME.part, with its state beside it, and gets its name when it is whole. What an earlier
+        download of the same URI left there is gone on with by itself. A sink's caller does so by `resume`, a state that
+        `progress` was told. If the server has another body by now (another ETag), that is a BodyError, or with
+        `restart` all is fetched anew; a state without ETag is of no use to a file, and believed for a sink.
+
+        `window` is how many blocks may be under way at once. More than one is more than CoAP's NSTART allows, so
+        congestion control decides how many of them are used (`minicoap.core.congestion`); 16 suits most links.
+        `progress(state, size)` is called as blocks arrive. `digest`, one that `hashlib` makes, is fed the body in
+        order; what a file has already is read for it, for a sink the caller feeds it up to `resume.resume_at`.
+
+        The response returned has no payload, unless it is a 4.xx or 5.xx. Raises StorageError for an OSError of a file
+        or sink, UsageError for anything else that a sink or `progress` raised but BodyError; see `request` as well.
         """
-        if not isinstance(sink, str):
-            return await self.request(codes.GET, uri, sink=sink, offset=offset, **arguments)
-        with FileSink(sink, offset=offset) as file_sink:
-            return await self.request(codes.GET, uri, sink=file_sink, offset=offset, **arguments)
+        options = DownloadOptions(restart, window, progress, digest, arguments)
+        if isinstance(sink, (str, os.PathLike)):
+            if resume is not None:
+                raise UsageError("the state of a file's download is beside the file; resume is for sinks")
+            return await download_file(self._request, uri, os.fspath(sink), options)
+        return await download(self._request, uri, sink, TransferState(uri) if resume is None else resume, options)
+
+    async def upload(
+        self,
+        uri: str,
+        source: Union[bytes, Source, str, os.PathLike[str]],
+        *,
+        code: int = codes.PUT,
+        progress: Optional[Progress] = None,
+        tagged: bool = False,
+        **arguments: Any,
+    ) -> Response:
+        """PUT a file of that name, or bytes, or a `Source` to `uri`, or send it by another method `code`.
+
+        One block is under way at a time, and one that was broken off can only be begun anew: RFC 7959 has no more for
+        uploads. `progress(state, size)` is called as blocks are taken. Two uploads to one resource at once are told
+        apart by a Request-Tag (RFC 9175); with `tagged` it is sent always, for other clients at the same address. See
+        `request` for the rest.
+        """
+        arguments = {"code": code, "tagged": tagged, **arguments}
+        if not isinstance(source, (str, os.PathLike)):
+            return await upload(self._request, uri, source, progress, arguments)
+        with FileSource(os.fspath(source)) as file:
+            return await upload(self._request, uri, file, progress, arguments)
 
     async def observe(
         self,
@@ -356,7 +344,8 @@ class Endpoint:
         confirmable: bool = True,
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
-        offset: int = 0,
+        szx: Optional[int] = None,
+        window: int = 1,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
     ) -> Response:
@@ -365,11 +354,36 @@ class Endpoint:
         `payload` is bytes or a `Source` of any size; what is longer than 1024 bytes travels block by block, both ways.
         `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
         are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
-        `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` and `offset` are as
-        in `download`. `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their
-        sum; what is returned then has the code EMPTY (RFC 7967). `parameters` are those of this request if the
-        endpoint's will not do.
+        `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` takes the body of a
+        success. `szx` asks for blocks of at most 16 << szx bytes. `window` is as in `download`. `no_response` says
+        which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; what is returned then has the
+        code EMPTY (RFC 7967). `parameters` are those of this request if the endpoint's will not do.
         """
+        return await self._request(
+            code,
+            uri,
+            payload,
+            content_format=content_format,
+            accept=accept,
+            options=options,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            szx=szx,
+            window=window,
+            no_response=no_response,
+            parameters=parameters,
+        )
+
+    async def _request(
+        self,
+        code: int,
+        uri: str,
+        payload: Union[bytes, Source],
+        *,
+        options: Iterable[tuple[int, bytes]] = (),
+        **arguments: Any,
+    ) -> Response:
         target = _parse(uri)
         items = list(options)
         if not is_ip_literal(target.host):
@@ -387,37 +401,51 @@ class Endpoint:
                 uri_path=target.path,
                 query=target.query,
                 payload=payload,
-                content_format=content_format,
-                accept=accept,
                 options=items,
-                confirmable=confirmable,
-                timeout=timeout,
-                sink=sink,
-                offset=offset,
-                no_response=no_response,
-                parameters=parameters,
+                **arguments,
             ).cancel
 
         return cast(Response, await self._outcome_anywhere(code, target, shell, begin))
 
-    async def ping(self, uri: str, *, timeout: Optional[float] = None) -> float:
-        """Ask the endpoint of `uri` for a sign of life (RFC 7252 §4.3) and return the seconds that it took.
+    async def multicast(
+        self,
+        uri: str,
+        *,
+        code: int = codes.GET,
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        duration: Optional[float] = None,
+        interface: Optional[str] = None,
+    ) -> AsyncGenerator[tuple[str, Response], None]:
+        """Ask all members of the group of `uri`: yields each one's own URI and its response, as they come.
 
-        Raises RequestTimeout after `timeout` seconds, or after the usual repetitions of a confirmable message.
+        ::
+
+            async for member, response in endpoint.multicast("coap://224.0.1.187/.well-known/core?rt=light"):
+                print(member, response.text)
+
+        It ends after `duration` seconds, ten where None. Members that do not have what is asked for stay silent.
+        `interface` is the name of the one to ask on. Raises PathError if the group cannot be reached, UsageError for
+        what is no group or what a group cannot be asked.
         """
-        target = _parse(uri)
-        shell = self._open()
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-
-        def begin(path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
-            self.core.ping(path, done, now)
-
+        arguments = {
+            "payload": payload,
+            "content_format": content_format,
+            "accept": accept,
+            "options": options,
+            "duration": duration,
+        }
+        answers: Answers = asyncio.Queue()
+        members = ask(self.core, self._open(), _parse(uri), interface, code, answers, arguments)
+        self._asking[answers] = None
         try:
-            await asyncio.wait_for(self._outcome_anywhere(codes.GET, target, shell, begin), timeout)
-        except asyncio.TimeoutError:
-            raise RequestTimeout(f"no sign of life within {timeout} s") from None
-        return loop.time() - started
+            async for member in members:
+                yield member
+        finally:
+            del self._asking[answers]
+            await members.aclose()
 
     async def links(self, uri: str, **arguments: Any) -> list[Link]:
         """GET `uri` and read it as links (RFC 6690): `/.well-known/core` of an endpoint, a directory's lookup.
@@ -449,43 +477,40 @@ class Endpoint:
         if target.path or target.query:
             raise UsageError(f"{uri}: simple registration goes to a host; the path is /.well-known/rd")
         shell = self._open()
-        loop = asyncio.get_running_loop()
-        facts = Facts(name, sector, lifetime, attributes or {})
-        agreed: asyncio.Future[Response] = loop.create_future()
-
-        def on_outcome(outcome: Union[Response, CoapError]) -> None:
-            if agreed.done():
-                if not isinstance(outcome, Response) or outcome.code != codes.CHANGED:
-                    logger.warning("the registration of %r at %s was not refreshed: %r", name, uri, outcome)
-            elif isinstance(outcome, CoapError):
-                agreed.set_exception(outcome)
-            elif outcome.code != codes.CHANGED:
-                agreed.set_exception(PeerError(f"{uri} answered {codes.code_name(outcome.code)}: {outcome.text}"))
-            else:
-                agreed.set_result(outcome)
-
-        path = await resolve(target.host, target.port, shell.family, loop)
-        registration = self.core.register(path, facts, on_outcome, loop.time())
+        (path, *_) = await self._addresses(target, shell)
+        agreed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._pending[agreed] = None
-        shell.wake()
         try:
-            await agreed
-        except BaseException:
-            registration.stop(loop.time())
-            shell.wake()
-            raise
+            return await register(self.core, shell, uri, path, Facts(name, sector, lifetime, attributes or {}), agreed)
         finally:
             del self._pending[agreed]
-        return registration
 
     async def takes_tokens(self, uri: str, length: int) -> bool:
         """Whether the endpoint of `uri` takes tokens of `length` bytes (RFC 8974 §2.2.2); good for half an hour."""
-        target = _parse(uri)
 
         def begin(path: Path, done: Callable[[Union[bool, CoapError]], None], now: float) -> None:
             self.core.try_token_length(path, length, done, now)
 
-        return cast(bool, await self._outcome_anywhere(codes.GET, target, self._open(), begin))
+        return cast(bool, await self._outcome_anywhere(codes.GET, _parse(uri), self._open(), begin))
+
+    async def ping(self, uri: str, *, timeout: Optional[float] = None) -> float:
+        """Ask the endpoint of `uri` for a sign of life (RFC 7252 §4.3) and return the seconds that it took.
+
+        Raises RequestTimeout after `timeout` seconds, or after the usual repetitions of a confirmable message.
+        """
+        target = _parse(uri)
+        shell = self._open()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+
+        def begin(path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
+            self.core.ping(path, done, now)
+
+        try:
+            await asyncio.wait_for(self._outcome_anywhere(codes.GET, target, shell, begin), timeout)
+        except asyncio.TimeoutError:
+            raise RequestTimeout(f"no sign of life within {timeout} s") from None
+        return loop.time() - started
 
     def _open(self) -> UdpShell:
         if self._is_closed:
@@ -493,6 +518,14 @@ class Endpoint:
         if self._shell is None:
             self._shell = UdpShell(self.core, _open_for_all(), asyncio.get_running_loop(), serves=False)
         return self._shell
+
+    async def _addresses(self, target: CoapUri, shell: UdpShell) -> list[Path]:
+        """Return where `target` may be: where it was the last time, then the rest."""
+        if not target.port:
+            raise UsageError("a request cannot go to port 0")
+        paths = await resolve_all(target.host, target.port, shell.family, asyncio.get_running_loop())
+        reached = self._reached.get((target.host, target.port))
+        return list(dict.fromkeys((reached, *paths))) if reached in paths else paths
 
     async def _outcome_anywhere(
         self, code: int, target: CoapUri, shell: UdpShell, begin: Callable[..., Optional[Callable[[float], None]]]
@@ -520,14 +553,6 @@ class Endpoint:
                     self._reached.clear()
                 self._reached[target.host, target.port] = path
             return outcome
-
-    async def _addresses(self, target: CoapUri, shell: UdpShell) -> list[Path]:
-        """Return where `target` may be: where it was the last time, then the rest."""
-        if not target.port:
-            raise UsageError("a request cannot go to port 0")
-        paths = await resolve_all(target.host, target.port, shell.family, asyncio.get_running_loop())
-        reached = self._reached.get((target.host, target.port))
-        return list(dict.fromkeys((reached, *paths))) if reached in paths else paths
 
     async def _outcome(
         self, target: CoapUri, shell: UdpShell, path: Path, begin: Callable[..., Optional[Callable[[float], None]]]
@@ -584,28 +609,6 @@ class Endpoint:
             return deferred
 
         return handle
-
-
-def _parse_group(uri: str, interface: Optional[str]) -> tuple[CoapUri, int]:
-    """Return the parts of a group's URI and the number of the interface, which its zone may name too."""
-    target = _parse(uri)
-    if not is_group(target.host):
-        raise UsageError(f"{uri}: that is no multicast address, such as 224.0.1.187 or ff02::fd")
-    host, _, zone = target.host.partition("%")
-    index = interface_index(zone or interface)
-    if index and ":" in host:
-        target = target._replace(host=f"{host}%{index}")
-    return target, index
-
-
-def _uri_of(path: Path) -> str:
-    """Return the URI of a member (RFC 7252 §8.2), without path."""
-    host = str(path[0])
-    if host.startswith("::ffff:") and "." in host:
-        host = host[len("::ffff:") :]
-    elif len(path) > 3 and path[3]:
-        host = f"{host}%{socket.if_indextoname(path[3])}"
-    return format_uri(CoapUri("coap", host, path[1])).rstrip("/")
 
 
 def _parse(uri: str) -> CoapUri:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from typing import BinaryIO, Optional
 
 from minicoap.core.request import Response
@@ -10,14 +11,20 @@ from minicoap.errors import StorageError
 
 
 class FileSource:
-    """A file as the body of a request or response; a context manager that closes it. Raises StorageError."""
+    """A file as the body of a request or response; a context manager that closes it. Raises StorageError.
+
+    Its ETag, where none is given, is made of the file's identity, length and time of change.
+    """
 
     def __init__(self, name: str, *, etag: Optional[bytes] = None) -> None:
         try:
             self._file: BinaryIO = open(name, "rb")  # noqa: SIM115  closed by `close`
         except OSError as error:
             raise StorageError(f"cannot read {name}", error) from error
-        self._size = os.fstat(self._file.fileno()).st_size
+        found = os.fstat(self._file.fileno())
+        self._size = found.st_size
+        if etag is None:
+            etag = zlib.crc32(f"{found.st_ino} {found.st_size} {found.st_mtime_ns}".encode()).to_bytes(4, "big")
         self._etag = etag
 
     def __enter__(self) -> FileSource:
@@ -37,7 +44,7 @@ class FileSource:
 
     @property
     def etag(self) -> Optional[bytes]:
-        """What was given at construction."""
+        """What was given, or what changes with the file."""
         return self._etag
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -46,14 +53,13 @@ class FileSource:
 
 
 class FileSink:
-    """Writes the body of a response into a file, from `offset` bytes on; a context manager that closes it.
+    """Writes the body of a response into a file, or to a device; a context manager that closes it.
 
-    The file is opened, and without an offset emptied, when the first block is there: a refusal leaves it untouched.
+    It is opened and emptied when the first block is there: a refusal leaves it untouched.
     """
 
-    def __init__(self, name: str, *, offset: int = 0) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._offset = offset
         self._file: Optional[BinaryIO] = None
 
     def __enter__(self) -> FileSink:
@@ -71,10 +77,9 @@ class FileSink:
     def begin(self, response: Response, size: Optional[int]) -> None:
         """Open the file; raises OSError."""
         self.close()
-        self._file = open(self._name, "r+b" if self._offset else "wb")  # noqa: SIM115  closed by `close`
+        self._file = open(self._name, "wb")  # noqa: SIM115  closed by `close`
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """Write a block; raises OSError."""
+        """Write the next block; raises OSError."""
         if self._file is not None:
-            self._file.seek(offset)
             self._file.write(data)

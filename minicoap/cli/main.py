@@ -16,11 +16,13 @@ from typing import Any, Optional, Union
 
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.asyncio.files import FileSink, FileSource
-from minicoap.cli.output import link_table, printable, status_lines
+from minicoap.asyncio.partfile import discard_part
+from minicoap.cli.output import ProgressLine, link_table, printable, status_lines
 from minicoap.codec import codes, contentformats
 from minicoap.codec.linkformat import parse_links
 from minicoap.codec.uri import format_uri, parse_uri
 from minicoap.core.body import Source
+from minicoap.core.congestion import LARGEST_WINDOW
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, RequestTimeout, StorageError, UsageError
 
@@ -71,6 +73,8 @@ async def _run(options: argparse.Namespace) -> int:
 
 async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
     code, _ = _METHODS[options.command]
+    if options.command == "get" and options.output is not None:
+        return await _download(endpoint, options)
     with ExitStack() as files:
         sink = None
         if options.output is not None:
@@ -80,15 +84,33 @@ async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
         if options.command in _WITH_PAYLOAD:
             payload = _payload(options, files)
             content_format = options.content_format
-        response = await endpoint.request(
-            code,
+        common = {"accept": options.accept, "confirmable": not options.non, "timeout": options.timeout}
+        if options.command in _WITH_PAYLOAD and options.file is not None:
+            with ProgressLine(sys.stderr) as line:
+                response = await endpoint.upload(
+                    options.uri, payload, code=code, content_format=content_format, sink=sink, progress=line, **common
+                )
+        else:
+            window = options.window if options.command == "get" else 1
+            response = await endpoint.request(
+                code, options.uri, payload, content_format=content_format, sink=sink, window=window, **common
+            )
+    return _show(response, options)
+
+
+async def _download(endpoint: Endpoint, options: argparse.Namespace) -> int:
+    if not options.resume:
+        discard_part(options.output)
+    with ProgressLine(sys.stderr) as line:
+        response = await endpoint.download(
             options.uri,
-            payload,
-            content_format=content_format,
+            options.output,
+            restart=True,
+            window=options.window,
+            progress=line,
             accept=options.accept,
             confirmable=not options.non,
             timeout=options.timeout,
-            sink=sink,
         )
     return _show(response, options)
 
@@ -188,6 +210,14 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, purpose)
         command.add_argument("--accept", metavar="FORMAT", type=_format, help="the format wanted: json, cbor, 50, …")
         command.add_argument("-o", "--output", metavar="FILE", help="write the payload to FILE, block by block")
+        if name == "get":
+            command.add_argument(
+                "--resume", action="store_true", help="go on with FILE.part if an earlier attempt left it"
+            )
+            command.add_argument(
+                "--window", metavar="N", type=_window, default=1,
+                help="have up to N blocks under way at once, as many as the network bears (1)",
+            )  # fmt: skip
         if name in _WITH_PAYLOAD:
             source = command.add_mutually_exclusive_group()
             source.add_argument("--payload", metavar="TEXT", help="what to send")
@@ -230,6 +260,12 @@ def _format(text: str) -> int:
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def _window(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= LARGEST_WINDOW:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of blocks from 1 to {LARGEST_WINDOW}")
     return int(text)
 
 

@@ -51,6 +51,19 @@ class Options:
         self._path: Optional[tuple[str, ...]] = None
         self._query: Optional[tuple[str, ...]] = None
 
+    @classmethod
+    def encoded(cls, items: tuple[tuple[int, bytes], ...], mask: int, raw: bytes) -> Options:
+        """Return options from all that is known of them, for who makes many that differ in one value.
+
+        `items` are in order; `mask` and `raw` are what they would be if computed.
+        """
+        options = cls.__new__(cls)
+        options.items = items
+        options.mask = mask
+        options._raw = raw
+        options._index = options._path = options._query = None
+        return options
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Options) and self.items == other.items
 
@@ -62,8 +75,16 @@ class Options:
 
     def get(self, number: int) -> Optional[bytes]:
         """Return the value of option `number`, the first if it may be repeated; None if it is absent or unusable."""
-        values = self.all(number)
-        return values[0] if values else None
+        for each, value in self.items:
+            if each >= number:
+                if each != number:
+                    break
+                definition = DEFINITIONS.get(number)
+                if definition is None or definition.minimum <= len(value) <= definition.maximum:
+                    return value
+                if not definition.repeatable:
+                    break
+        return None
 
     def all(self, number: int) -> tuple[bytes, ...]:
         """Return all usable values of option `number`, in order."""
@@ -74,8 +95,8 @@ class Options:
 
     def uint(self, number: int) -> Optional[int]:
         """Return option `number` as an unsigned integer; None if it is absent or unusable."""
-        values = self.all(number)
-        return decode_uint(values[0]) if values else None
+        value = self.get(number)
+        return None if value is None else decode_uint(value)
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -117,8 +138,13 @@ def _mask(items: tuple[tuple[int, bytes], ...]) -> int:
     previous = -1
     for number, value in items:
         mask |= 1 << number if number < 60 else EXTENDED_CRITICAL if number & 1 else EXTENDED
-        if number & 1 and not _is_usable(number, value, number == previous):
-            mask |= UNUSABLE_CRITICAL
+        if number & 1:
+            definition = DEFINITIONS.get(number)
+            if definition is not None and (
+                not definition.minimum <= len(value) <= definition.maximum
+                or (number == previous and not definition.repeatable)
+            ):
+                mask |= UNUSABLE_CRITICAL
         previous = number
     return mask
 

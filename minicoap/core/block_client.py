@@ -2,22 +2,50 @@
 
 A `Transfer` sends its body by Block1 if it is longer than a block, then takes the response, by Block2 if it is. It
 holds one block of memory: the body is read from a `Source` and written to a `ClientSink`, or assembled up to a limit.
+
+An upload has one block under way at a time. RFC 7959 has no window for Block1: a server may take blocks in order only
+(§2.9.2), and learns of a changed block size from the answer to the one before (§2.5). It cannot be resumed either: what
+a server holds of a broken upload is known to nobody else, and may be gone.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Optional, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1, SIZE2, encode_uint
+from minicoap.codec.options import BLOCK1, BLOCK2, REQUEST_TAG, SIZE1, SIZE2, encode_uint
+from minicoap.core.block_download import Download, user_failed
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Source, as_source, decode_block
+from minicoap.core.congestion import CongestionWindow
 from minicoap.core.exchange import Answer, Exchange, Exchanges
+from minicoap.core.flight import Flight
 from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Path, Response
+from minicoap.core.request_tag import Operation
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
 
 Done = Callable[[Union[Response, CoapError]], None]
+
+
+class BodyOptions(NamedTuple):
+    """How the bodies of a request are to travel.
+
+    `sink` takes the response's body, from `offset` bytes on, a multiple of the block size; `etag` is what that body has
+    to be named by, if some of it is there already; with `restart` it is fetched anew if it is another one now. `szx`
+    is the block size to begin with, 16 << szx bytes; None leaves it to the server as far as possible. `window` is how
+    many blocks of the response may be asked for at once. `tagged` uploads carry a Request-Tag (RFC 9175 §3) even if no
+    other one is under way. `progress` is told whenever more of either body has arrived.
+    """
+
+    sink: Optional[ClientSink] = None
+    offset: int = 0
+    etag: Optional[bytes] = None
+    restart: bool = False
+    szx: Optional[int] = None
+    window: int = 1
+    tagged: bool = False
+    progress: Optional[Callable[[Transfer], None]] = None
 
 
 class BytesClientSink:
@@ -52,21 +80,23 @@ class Transfer:
         options: list[tuple[int, bytes]],
         payload: Union[bytes, Source],
         done: Done,
+        body: BodyOptions,
         *,
         confirmable: bool,
         timeout: Optional[float],
-        sink: Optional[ClientSink],
-        offset: int,
-        szx: int,
         assembled_limit: int,
         parameters: Optional[TransmissionParameters] = None,
     ) -> None:
-        if not 0 <= szx <= MAX_SZX or offset < 0 or offset % (16 << szx):
-            raise UsageError(f"offset {offset} has to be a multiple of the block size, szx {szx} from 0 to {MAX_SZX}")
+        szx = MAX_SZX if body.szx is None else body.szx
+        if not 0 <= szx <= MAX_SZX or body.offset < 0 or body.offset % (16 << szx):
+            raise UsageError(
+                f"offset {body.offset} has to be a multiple of the block size, szx {szx} from 0 to {MAX_SZX}"
+            )
+        if body.window > 1 and (code != codes.GET or not confirmable):
+            raise UsageError("only what is fetched by confirmable GETs can be asked for ahead of its turn (window)")
         self._exchanges = exchanges
         self._path = path
         self._code = code
-        self._options = options
         self._source = as_source(payload)
         if self._source.size > _longest_body(szx):
             raise UsageError(f"a body of {self._source.size} bytes is longer than block numbers can count; raise szx")
@@ -74,28 +104,90 @@ class Transfer:
         self._confirmable = confirmable
         self._timeout = timeout
         self._parameters = parameters
-        self._assembled = BytesClientSink(assembled_limit) if sink is None else None
-        self._sink: ClientSink = sink if sink is not None else self._assembled  # type: ignore[assignment]
+        self._progress = body.progress
         self._szx1 = szx
-        self._szx2 = szx
         self._sent = 0  # bytes of the request body that the server has taken
         self._is_sending = self._source.size > 16 << szx
-        self._received = offset  # where the next block of the response body belongs
-        self._resumed = offset > 0
-        self._etag: Optional[bytes] = None
-        self._has_begun = False
         self._exchange: Optional[Exchange] = None
+        self._tags = exchanges.request_tags
+        self._operation: Optional[Operation] = None
+        self._tag: Optional[bytes] = None
+        self._tagged = body.tagged
+        self._options = options
+        if self._is_sending or code == codes.FETCH:
+            # A FETCH asks for further blocks of its response without its payload, so only a tag tells two apart.
+            self._take_tag()
+        self._first_options: list[tuple[int, bytes]] = []  # of the request that the response's first block answers
+        if body.offset or body.szx is not None or body.window > 1:
+            self._first_options.append((BLOCK2, Block(body.offset >> (szx + 4), False, szx).encode()))
+        if body.window > 1:
+            self._first_options.append((SIZE2, b""))  # §4: how long is it?
+        self._flight = Flight(CongestionWindow(body.window)) if body.window != 1 else None
+        self._assembled = BytesClientSink(assembled_limit) if body.sink is None else None
+        self._download = Download(
+            self._ask,
+            self._options,
+            body.sink if body.sink is not None else self._assembled,  # type: ignore[arg-type]
+            self._finish,
+            progress=self._tell if body.progress is not None else None,
+            offset=body.offset,
+            szx=body.szx,
+            etag=body.etag,
+            restart=body.restart,
+            flight=self._flight,
+        )
+
+    def _take_tag(self) -> None:
+        self._operation = (self._path, self._code, Options(self._options).items)
+        self._tag = self._tags.take(self._operation, always=self._tagged)
+        if self._tag is not None:
+            self._options.append((REQUEST_TAG, self._tag))
 
     @property
     def is_done(self) -> bool:
         """Whether the outcome has been told, or the request was cancelled."""
         return self._done is None
 
+    @property
+    def sent(self) -> int:
+        """Bytes of the request's body that the server has taken."""
+        return self._sent
+
+    @property
+    def sent_size(self) -> int:
+        """Length of the request's body."""
+        return self._source.size
+
+    @property
+    def received(self) -> int:
+        """How far the response's body is there without a gap: the offset to resume at."""
+        return self._download.edge
+
+    @property
+    def received_size(self) -> Optional[int]:
+        """Length of the response's body, as far as it is known."""
+        return self._download.size
+
+    @property
+    def etag(self) -> Optional[bytes]:
+        """What names the response's body, once its first block is there."""
+        return self._download.etag
+
+    @property
+    def szx(self) -> int:
+        """The size exponent of the blocks by which the response's body comes."""
+        return self._download.szx
+
+    @property
+    def window(self) -> int:
+        """How many blocks of the response may be under way at the moment."""
+        return 1 if self._flight is None else self._flight.window.size
+
     def start(self, now: float) -> None:
         """Send the first message; raises NetworkError if the endpoint has no room for it."""
         error = self._send(now)
         if error is not None:
-            self._done = None
+            self._close(now)
             raise error
 
     def go_on_from(self, message: Message, now: float) -> None:
@@ -104,16 +196,45 @@ class Transfer:
 
     def cancel(self, now: float) -> None:
         """Stop; `done` will not be called. More than once is fine."""
-        self._done = None
+        if self._done is not None:
+            self._close(now)
+
+    def _close(self, now: float) -> Optional[Done]:
+        """End it; return whom to tell."""
+        done, self._done = self._done, None
+        if self._operation is not None:
+            self._tags.give_back(self._operation, self._tag)
+            self._operation = None
         if self._exchange is not None:
             self._exchange.close(now)
             self._exchange = None
+        self._download.close(now)
+        return done
+
+    # Sending
+
+    def _ask(
+        self, options: Options, on_answer: Callable[[Answer, float], None], now: float
+    ) -> Union[Exchange, NetworkError]:
+        """Send a request for a block of the response; it has no payload (§3.3)."""
+        return self._exchanges.request(
+            self._path,
+            self._code,
+            options,
+            b"",
+            confirmable=self._confirmable,
+            timeout=self._timeout,
+            on_answer=on_answer,
+            now=now,
+            flight=self._flight,
+            parameters=self._parameters,
+        )
 
     def _send(self, now: float) -> Union[StorageError, NetworkError, None]:
         items = list(self._options)
         is_last = True
         try:
-            payload = self._next_payload()
+            payload = self._source.read_at(self._sent, 16 << self._szx1 if self._is_sending else self._source.size)
         except OSError as error:
             return StorageError("the source of the body failed", error)
         if self._is_sending:
@@ -121,8 +242,8 @@ class Transfer:
             items.append((BLOCK1, Block(self._sent >> (self._szx1 + 4), not is_last, self._szx1).encode()))
             if self._sent == 0:
                 items.append((SIZE1, encode_uint(self._source.size)))
-        if is_last and (self._received or self._szx2 != MAX_SZX):
-            items.append((BLOCK2, Block(self._received >> (self._szx2 + 4), False, self._szx2).encode()))
+        if is_last:
+            items += self._first_options
         exchange = self._exchanges.request(
             self._path,
             self._code,
@@ -132,6 +253,7 @@ class Transfer:
             timeout=self._timeout,
             on_answer=self._answered,
             now=now,
+            flight=self._flight,
             parameters=self._parameters,
         )
         if isinstance(exchange, NetworkError):
@@ -139,37 +261,35 @@ class Transfer:
         self._exchange = exchange
         return None
 
-    def _next_payload(self) -> bytes:
-        if self._is_sending:
-            return self._source.read_at(self._sent, 16 << self._szx1)
-        if self._sent or self._has_begun:
-            return b""  # §3.3: requests for further blocks of the response have none
-        return self._source.read_at(0, self._source.size)
-
     def _answered(self, answer: Answer, now: float) -> None:
         self._exchange = None
         if isinstance(answer, CoapError):
-            self._finish(answer)
+            self._finish(answer, now)
             return
-        try:
-            if self._is_sending or (answer.code == codes.REQUEST_ENTITY_TOO_LARGE and not self._has_begun):
+        proceeds = False
+        if self._is_sending or answer.code == codes.REQUEST_ENTITY_TOO_LARGE:
+            sent = self._sent
+            try:
                 proceeds = self._upload_proceeds(answer)
-            else:
-                proceeds = self._download_proceeds(answer)
-        except BodyError as error:
-            self._finish(error)
+            except BodyError as error:
+                self._finish(error, now)
+                return
+            self._taken(sent, now)
+        elif self._source.size and answer.code >> 5 == 2:
+            self._sent = self._source.size
+            self._taken(0, now)
+        if self._done is None:  # whoever is told of progress may have cancelled it
             return
-        except OSError as error:
-            self._finish(StorageError("the sink of the body failed", error))
+        if not proceeds:
+            self._download.first_received(answer, now)
             return
-        if proceeds and self._done is not None:  # a sink may have cancelled it
-            error_ = self._send(now)
-            if error_ is not None:
-                self._finish(error_)
+        error_ = self._send(now)
+        if error_ is not None:
+            self._finish(error_, now)
 
     def _upload_proceeds(self, message: Message) -> bool:
         """Take the answer to a block of the request body; True if there is more to send (§2.5)."""
-        block = _block(message.options, BLOCK1)
+        block = _block1(message.options)
         szx = self._szx1
         sent = self._sent + (16 << szx)
         is_whole = sent >= self._source.size
@@ -190,71 +310,43 @@ class Transfer:
             self._szx1 = block.szx
             self._is_sending = self._source.size > 16 << block.szx
             if self._is_sending:
+                if self._operation is None:
+                    self._take_tag()
                 return True
         self._is_sending = False
-        self._sent = self._source.size
-        return self._download_proceeds(message)
+        if message.code >> 5 == 2:
+            self._sent = self._source.size
+        return False
 
-    def _download_proceeds(self, message: Message) -> bool:
-        """Take a response or a block of it; True if another block is to be asked for (§2.4)."""
-        options = message.options
-        block = _block(options, BLOCK2)
-        response = Response(message.code, message.payload, options=options)
-        if block is None or message.code >> 5 != 2:
-            self._take_whole(response)
-            return False
-        if block.offset != self._received:
-            raise BodyError(f"asked for the block at {self._received}, got the one at {block.offset}")
-        if block.more and len(message.payload) != block.size:
-            raise BodyError(f"a block of {block.size} bytes came with {len(message.payload)}")
-        etag = options.get(ETAG)
-        if not self._has_begun:
-            self._has_begun = True
-            self._etag = etag
-            self._sink.begin(response, options.uint(SIZE2))
-        elif etag != self._etag:
-            raise BodyError("the body has changed while it was fetched (its ETag is another)")  # §2.4
-        self._sink.write_at(block.offset, message.payload)
-        self._received += len(message.payload)
-        if not block.more:
-            self._finish(self._complete(response))
-            return False
-        self._szx2 = block.szx
-        if self._received >> (block.szx + 4) > MAX_BLOCK_NUMBER:
-            raise BodyError("the body is longer than block numbers can count; ask for larger blocks")
-        return True
+    def _taken(self, before: int, now: float) -> None:
+        """Tell of progress if there is any."""
+        if self._sent > before:
+            try:
+                self._tell()
+            except Exception as error:  # noqa: BLE001  the boundary to a user's callback: whoever waits has to be told
+                self._finish(user_failed(error), now)
 
-    def _take_whole(self, response: Response) -> None:
-        if self._has_begun or not response.is_success:
-            if self._has_begun and response.is_success:
-                raise BodyError("a block was asked for and something else came")
-            self._finish(response)
+    # Its end
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self)
+
+    def _finish(self, outcome: Union[Response, CoapError], now: float) -> None:
+        done = self._close(now)
+        if done is None:
             return
-        if self._resumed:
-            raise BodyError("the server does not serve blocks, so this download cannot be resumed")
-        self._has_begun = True
-        self._sink.begin(response, len(response.body))
-        self._sink.write_at(0, response.body)
-        self._finish(self._complete(response))
-
-    def _complete(self, last: Response) -> Response:
-        if self._assembled is None:
-            return Response(last.code, options=last.options)
-        return Response(last.code, bytes(self._assembled.data), options=last.options)
-
-    def _finish(self, outcome: Union[Response, CoapError]) -> None:
-        done = self._done
-        self._done = None
-        if done is not None:
-            done(outcome)
+        if isinstance(outcome, Response) and outcome.is_success and self._assembled is not None:
+            outcome = Response(outcome.code, bytes(self._assembled.data), options=outcome.options)
+        done(outcome)
 
 
 def _longest_body(szx: int) -> int:
     return (MAX_BLOCK_NUMBER + 1) << (szx + 4)
 
 
-def _block(options: Options, number: int) -> Optional[Block]:
-    value = options.uint(number)
+def _block1(options: Options) -> Optional[Block]:
+    value = options.uint(BLOCK1)
     if value is None:
         return None
     block = decode_block(value)

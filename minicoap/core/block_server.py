@@ -1,8 +1,10 @@
 """Block-wise transfer, the server's side (RFC 7959): uploads by Block1, long responses by Block2.
 
 An upload is known by where it comes from, its method and all its options but those that differ from block to block,
-so that several bodies may be under way at once (RFC 9175 §3). A long response is kept for the blocks that follow the
-first; if it had to be given up, a GET is answered anew, and its ETag tells the client whether it is still the same.
+so that several bodies may be under way at once (RFC 9175 §3). It is taken in order and is atomic: nothing is done until
+the last block is there. A resource that writes each block by itself (`Resource.write_block`) takes them in any order,
+and nothing is kept of them (§2.3). A long response is kept for the blocks that follow the first one asked for; if it
+had to be given up, a GET is answered anew, and its ETag tells the client whether it is still the same.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Optional, Union
 from minicoap.codec import codes
 from minicoap.codec.message import Options
 from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, MAX_AGE, SIZE1, SIZE2, encode_uint, is_no_cache_key
-from minicoap.core.body import MAX_SZX, Block, BytesSink, Sink, Source, as_source, decode_block, too_large
+from minicoap.core.body import Block, BlockOptions, BytesSink, Sink, Source, as_source, decode_block, too_large
 from minicoap.core.parameters import Limits
 from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
@@ -23,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
-_PER_BLOCK = frozenset((BLOCK1, BLOCK2, SIZE1, SIZE2))
-_SMALL_SZX = 2  # 64 bytes
+_PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, *filter(is_no_cache_key, range(2048))))
 _SHARED: Path = ()  # where a response comes from that is kept for more than one
+_SMALL_SZX = 2  # 64 bytes
 _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
 
 
@@ -57,13 +59,27 @@ class Upload:
 class Kept:
     """A long response of which further blocks may be asked for."""
 
-    __slots__ = ("held", "response", "source", "touched")
+    __slots__ = ("etag", "held", "options", "response", "size", "source", "touched")
 
     def __init__(self, response: Response, source: Source, now: float) -> None:
         self.response = response
         self.source = source
+        self.size = source.size
+        self.etag = source.etag
+        self.options = BlockOptions(_named(response, source), BLOCK2)
         self.touched = now
-        self.held = source.size if isinstance(response.payload, bytes) else 0
+        self.held = self.size if isinstance(response.payload, bytes) else 0
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the source still has the body that the first block was of."""
+        return self.source.etag == self.etag and self.source.size == self.size
+
+    def block(self, block: Block) -> Response:
+        """Return the block that is asked for, which is not beyond the end."""
+        more = block.offset + block.size < self.size
+        payload = self.source.read_at(block.offset, block.size)
+        return Response(self.response.code, payload, options=self.options.at(block.number, more, block.szx))
 
     def drop(self) -> None:
         """Nothing is to be told to anyone."""
@@ -77,6 +93,7 @@ class BlockServer:
         self._timers = timers
         self._limits = limits
         self._lifetime = lifetime
+        self._szx = limits.block_szx
         self._uploads: dict[Key, Upload] = {}
         self._kept: dict[Key, Kept] = {}
         self._held = 0  # bytes of memory in all of them
@@ -87,23 +104,26 @@ class BlockServer:
 
     def request_received(self, request: Request) -> Union[Response, Deferred]:
         """Answer a request that carries a block option."""
-        for number in (BLOCK1, BLOCK2):
-            value = request.options.uint(number)
-            if value is not None and decode_block(value) is None:
-                return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")  # §2.2
-        block1 = _block(request.options, BLOCK1)
+        mask = request.options.mask
+        try:
+            block1 = _block(request.options, BLOCK1) if mask & 1 << BLOCK1 else None
+            block2 = self._block2(request)
+        except ValueError:
+            return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")  # §2.2
         if block1 is not None:
             return self._upload(request, block1)
-        block2 = _block(request.options, BLOCK2)
         assert block2 is not None
         if block2.number:
             key = _key(request)
             kept = self._kept.get(key) or self._kept.get((_SHARED, *key[1:]))
-            if kept is not None:
+            if kept is not None and kept.is_current:
                 kept.touched = request.now
-                if block2.offset + block2.size >= kept.source.size:
+                if mask & 1 << SIZE2 or block2.offset >= kept.size:
+                    return self._slice(request, kept.response, kept.source, block2)
+                answer = kept.block(block2)
+                if block2.offset + block2.size >= kept.size:
                     self._drop(self._kept, key)
-                return self._slice(kept.response, kept.source, block2)
+                return answer
             if request.code != codes.GET:  # a FETCH for a further block comes without its payload (§3.3)
                 return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"that response is not kept any more")
         resource = self._site.route(request)
@@ -126,20 +146,38 @@ class BlockServer:
         block1 = _block(request.options, BLOCK1)
         answer = response
         if block1 is not None:  # acknowledged here; the further blocks of a long response do not repeat that (§3.3)
-            answer = _with(response, ((BLOCK1, Block(block1.number, False, block1.szx).encode()),))
+            szx = min(block1.szx, self._szx)
+            answer = _with(response, ((BLOCK1, Block(block1.number, False, szx).encode()),))
         if response.code == codes.VALID:
             return answer  # it stands for a representation and has none to be cut
-        block2 = _block(request.options, BLOCK2)
+        block2 = self._block2(request)
         payload = response.payload
         size = len(payload) if isinstance(payload, bytes) else payload.size
         if block2 is None:
-            if isinstance(payload, bytes) and size <= 16 << MAX_SZX:
+            if isinstance(payload, bytes) and size <= 16 << self._szx:
                 return answer
-            block2 = Block(0, False, MAX_SZX)
+            block2 = Block(0, False, self._szx)
         source = as_source(payload)
-        if size > block2.size and block2.number == 0 and not self._keep(request, response, source):
+        if size > block2.offset + block2.size and not self._keep(request, response, source):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
-        return self._slice(answer, source, block2)
+        return self._slice(request, answer, source, block2)
+
+    def reduce(self, request: Request, response: Response) -> Response:
+        """Return `response` in blocks so small that even somebody who never asked may be sent one (RFC 7252 §11.3)."""
+        block = _block(response.options, BLOCK2)
+        payload = response.payload
+        assert isinstance(payload, bytes)
+        small = 16 << _SMALL_SZX
+        if len(payload) <= small:
+            return response
+        if block is None:
+            source = as_source(payload)
+            if self._keep(request, response, source):
+                return self._slice(request, response, source, Block(0, False, _SMALL_SZX))
+            return Response(response.code, options=response.options)  # carried out: of that the client has to be told
+        items = [item for item in response.options.items if item[0] != BLOCK2]
+        items.append((BLOCK2, Block(block.offset // small, True, _SMALL_SZX).encode()))
+        return Response(response.code, payload[:small], options=items)
 
     def forget(self, request: Request) -> None:
         """Let go of the long response that may be kept for `request`."""
@@ -153,18 +191,25 @@ class BlockServer:
         if size > block.size or (block.more and size != block.size):
             return Response(codes.BAD_REQUEST, b"the block's length is not what its option says")  # §2.2
         upload = self._uploads.get(key)
-        if block.number == 0:
-            self._drop(self._uploads, key)
-            opened = self._open(request)
-            if isinstance(opened, Response):
-                return opened
-            upload = opened
+        if upload is None or block.number == 0:
+            resource = self._site.route(request)
+            if isinstance(resource, Response):
+                return resource
+            if resource.write_block is not None and request.code == codes.PUT:
+                answer = resource.write_block(request, block.offset, block.more)
+                return answer if isinstance(answer, Deferred) else self.respond(request, answer)
+            if block.number == 0:
+                self._drop(self._uploads, key)
+                opened = self._open(request, resource)
+                if isinstance(opened, Response):
+                    return opened
+                upload = opened
         if upload is None:
             return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"the blocks before this one are missing")  # §2.9.2
         upload.touched = request.now
         if block.offset != upload.offset:
             if block.more and block.offset + size == upload.offset:
-                return _continue(block)
+                return self._continue(block)
             return Response(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}".encode())
         try:
             refusal = _write(upload.sink, block.offset, request.payload)
@@ -183,7 +228,7 @@ class BlockServer:
             if self._held > self._limits.open_body_bytes:
                 self._drop(self._uploads, key)
                 return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
-            return _continue(block)
+            return self._continue(block)
         self._take_out(key)
         if isinstance(upload.sink, BytesSink) and refusal is None:
             body = bytes(upload.sink.data)
@@ -192,10 +237,12 @@ class BlockServer:
             return self._handle(whole, upload.resource)
         return self._finished(request, upload.sink, refusal)
 
-    def _open(self, request: Request) -> Union[Upload, Response]:
-        resource = self._site.route(request)
-        if isinstance(resource, Response):
-            return resource
+    def _continue(self, block: Block) -> Response:
+        """Ask for more, in smaller blocks if these are too large for us (§2.5)."""
+        szx = min(block.szx, self._szx)
+        return Response(codes.CONTINUE, options=Options(((BLOCK1, Block(block.number, True, szx).encode()),)))
+
+    def _open(self, request: Request, resource: Resource) -> Union[Upload, Response]:
         if not self._make_room(request.now):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
         if resource.upload is not None and request.code == codes.PUT:
@@ -234,6 +281,13 @@ class BlockServer:
         response = resource.handlers[request.code](request)
         return response if isinstance(response, Deferred) else self.respond(request, response)
 
+    def _block2(self, request: Request) -> Optional[Block]:
+        """Return the block that is asked for; in smaller blocks, from the same offset on, if it is too large (§2.4)."""
+        block = _block(request.options, BLOCK2) if request.options.mask & 1 << BLOCK2 else None
+        if block is None or block.szx <= self._szx:
+            return block
+        return Block(block.offset >> (self._szx + 4), False, self._szx)
+
     def _keep(self, request: Request, response: Response, source: Source) -> bool:
         """Keep a long response for its further blocks; False if there is no room and it cannot be made again."""
         key = _key(request)
@@ -246,37 +300,16 @@ class BlockServer:
             return True
         return request.code == codes.GET
 
-    def reduce(self, request: Request, response: Response) -> Response:
-        """Return `response` in blocks so small that even somebody who never asked may be sent one (RFC 7252 §11.3)."""
-        block = _block(response.options, BLOCK2)
-        payload = response.payload
-        assert isinstance(payload, bytes)
-        small = 16 << _SMALL_SZX
-        if len(payload) <= small:
-            return response
-        if block is None:
-            source = as_source(payload)
-            if self._keep(request, response, source):
-                return self._slice(response, source, Block(0, False, _SMALL_SZX))
-            return Response(response.code, options=response.options)  # carried out: of that the client has to be told
-        items = [item for item in response.options.items if item[0] != BLOCK2]
-        items.append((BLOCK2, Block(block.offset // small, True, _SMALL_SZX).encode()))
-        return Response(response.code, payload[:small], options=items)
-
-    def _slice(self, response: Response, source: Source, block: Block) -> Response:
+    def _slice(self, request: Request, response: Response, source: Source, block: Block) -> Response:
         offset = block.offset
         size = source.size
         if offset >= size and offset:
             return Response(codes.BAD_REQUEST, f"the body has {size} bytes".encode())
         more = offset + block.size < size
-        added = [(BLOCK2, Block(block.number, more, block.szx).encode())]
-        if source.etag is not None and not response.options.mask & 1 << ETAG:
-            added.append((ETAG, source.etag))
-        if block.number == 0:
+        added = [*_named(response, source), (BLOCK2, Block(block.number, more, block.szx).encode())]
+        if block.number == 0 or request.options.mask & 1 << SIZE2:
             added.append((SIZE2, encode_uint(size)))  # §4: known here, and of use to whoever stores the body
-        sliced = _with(response, added)
-        sliced.payload = source.read_at(offset, block.size)
-        return sliced
+        return Response(response.code, source.read_at(offset, block.size), options=Options(added))
 
     # Bounds
 
@@ -314,11 +347,12 @@ class BlockServer:
 
 
 def _key(request: Request) -> Key:
-    # RFC 9175 §1.1: elective options that are no part of the cache key, such as Echo, may differ from block to block
-    items = tuple(
-        [item for item in request.options.items if item[0] not in _PER_BLOCK and not is_no_cache_key(item[0])]
-    )
-    return request.path, request.code, items
+    """What the blocks of one operation have in common: all options but Block and NoCacheKey (RFC 9175 §3.3).
+
+    Nor do requests for further blocks repeat the ETags that the first one asked to have validated.
+    """
+    items = request.options.items
+    return request.path, request.code, tuple([item for item in items if item[0] not in _PER_BLOCK])
 
 
 def _validated(request: Request, response: Response) -> Response:
@@ -352,13 +386,22 @@ def _abort(sink: Sink, reason: str) -> None:
         logger.exception("a sink failed when it was aborted")
 
 
+def _named(response: Response, source: Source) -> tuple[tuple[int, bytes], ...]:
+    """Return the response's options with an ETag, which every block of it has to carry (§2.4)."""
+    items = response.options.items
+    etag = source.etag
+    return items if etag is None or response.options.mask & 1 << ETAG else (*items, (ETAG, etag))
+
+
 def _block(options: Options, number: int) -> Optional[Block]:
-    value = options.uint(number) if options.mask & 1 << number else None
-    return None if value is None else decode_block(value)
-
-
-def _continue(block: Block) -> Response:
-    return Response(codes.CONTINUE, options=Options(((BLOCK1, block.encode()),)))
+    """Return a Block option's value; raises ValueError for the reserved size exponent."""
+    value = options.uint(number)
+    if value is None:
+        return None
+    block = decode_block(value)
+    if block is None:
+        raise ValueError("block size exponent 7 is reserved")
+    return block
 
 
 def _with(response: Response, added: Union[list[tuple[int, bytes]], tuple[tuple[int, bytes], ...]]) -> Response:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple, Optional, Protocol, Union
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from minicoap.codec import codes
+from minicoap.codec.message import Options, encode_options
 from minicoap.codec.options import SIZE1, encode_uint
 from minicoap.core.request import Deferred, Response
+from minicoap.errors import UsageError
 
 MAX_SZX = 6  # 1024 bytes, the largest block (RFC 7959 §2.2)
 MAX_BLOCK_NUMBER = (1 << 20) - 1
@@ -41,6 +44,29 @@ def decode_block(value: int) -> Optional[Block]:
     return Block(value >> 4, bool(value & 8), szx) if szx <= MAX_SZX else None
 
 
+class BlockOptions:
+    """The options of messages that differ in one Block option, `number`; all else is encoded once."""
+
+    __slots__ = ("_after", "_before", "_heads", "_mask", "_number", "_tail")
+
+    def __init__(self, items: Iterable[tuple[int, bytes]], number: int) -> None:
+        ordered = Options(items).items
+        self._number = number
+        self._before = tuple(item for item in ordered if item[0] <= number)
+        self._after = tuple(item for item in ordered if item[0] > number)
+        self._mask = Options((*ordered, (number, b""))).mask
+        # What stands before the value, by the value's length; and what stands after it.
+        whole = [encode_options((*self._before, (number, bytes(length)))) for length in range(4)]
+        self._heads = [raw[: len(raw) - length] for length, raw in enumerate(whole)]
+        self._tail = encode_options((*self._before, (number, b""), *self._after))[len(whole[0]) :]
+
+    def at(self, number: int, more: bool, szx: int) -> Options:
+        """Return the options with a block's number, whether more follow, and its size exponent."""
+        value = encode_uint(number << 4 | more << 3 | szx)
+        items = (*self._before, (self._number, value), *self._after)
+        return Options.encoded(items, self._mask, self._heads[len(value)] + value + self._tail)
+
+
 class Source(Protocol):
     """A body to be sent, read at any offset. `etag` names its content: other content, another etag."""
 
@@ -70,7 +96,11 @@ class Sink(Protocol):
 
 
 class ClientSink(Protocol):
-    """Takes the body of a response block by block, in order."""
+    """Takes the body of a response block by block.
+
+    In order, unless it has an attribute `any_order` that is true: then what comes before its turn (see `window` of
+    `EndpointCore.request`) is written at once where it belongs, and need not wait in memory.
+    """
 
     def begin(self, response: Response, size: Optional[int]) -> None:
         """The first block has come; `response` carries its options, `size` the body's length if the server said it.
@@ -82,6 +112,73 @@ class ClientSink(Protocol):
         """Take a block; may raise OSError, which ends the request."""
 
 
+class TransferState(NamedTuple):
+    """How far a download has come: all that is needed to go on with it, in this process or in a later one.
+
+    `uri` is what is downloaded; `etag` names the very body, None where the server does not; `offset` bytes of it are
+    stored without a gap; blocks have 16 << `szx` bytes. `as_dict` and `from_dict` are for JSON and the like.
+    """
+
+    uri: str
+    etag: Optional[bytes] = None
+    offset: int = 0
+    szx: int = MAX_SZX
+
+    @property
+    def resume_at(self) -> int:
+        """Where to go on: at the beginning of the last block that is stored, whole or in part.
+
+        One block comes twice, since only a block that exists can tell whether the body is the same, and whether what is
+        stored was all of it.
+        """
+        return max(self.offset - 1, 0) >> (self.szx + 4) << (self.szx + 4)
+
+    def as_dict(self) -> dict[str, Union[str, int, None]]:
+        """Return it as text and numbers."""
+        etag = None if self.etag is None else self.etag.hex()
+        return {"uri": self.uri, "etag": etag, "offset": self.offset, "szx": self.szx}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> TransferState:
+        """Return what `as_dict` was made of; raises UsageError for anything else."""
+        try:
+            uri, etag, offset, szx = (fields[name] for name in cls._fields)
+            state = cls(uri, None if etag is None else bytes.fromhex(etag), offset, szx)
+        except (TypeError, KeyError, ValueError) as error:
+            raise UsageError(f"this is no state of a transfer: {error!r}") from error
+        if type(uri) is not str or type(offset) is not int or type(szx) is not int or offset < 0 or not 0 <= szx <= 6:
+            raise UsageError("this is no state of a transfer: a field has a value that it cannot have")
+        return state
+
+
+class Digest(Protocol):
+    """What `hashlib` makes: it is fed bytes in order."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take more bytes."""
+
+
+class HashingSink:
+    """Hands a body on to `sink`, in order, and feeds it to `digest` on the way.
+
+    For a download that is resumed the caller has fed the digest what is stored already, as far as
+    `TransferState.resume_at`.
+    """
+
+    def __init__(self, sink: ClientSink, digest: Digest) -> None:
+        self._sink = sink
+        self._digest = digest
+
+    def begin(self, response: Response, size: Optional[int]) -> None:
+        """Hand it on."""
+        self._sink.begin(response, size)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Hand it on, and digest it."""
+        self._sink.write_at(offset, data)
+        self._digest.update(data)
+
+
 class BytesSource:
     """A body that is in memory."""
 
@@ -89,7 +186,7 @@ class BytesSource:
 
     def __init__(self, data: bytes, etag: Optional[bytes] = None) -> None:
         self._data = data
-        self._etag = etag if etag is not None else zlib.crc32(data).to_bytes(4, "big")
+        self._etag = etag
 
     @property
     def size(self) -> int:
@@ -99,6 +196,8 @@ class BytesSource:
     @property
     def etag(self) -> Optional[bytes]:
         """The one given, or a checksum of the content."""
+        if self._etag is None:
+            self._etag = zlib.crc32(self._data).to_bytes(4, "big")
         return self._etag
 
     def read_at(self, offset: int, length: int) -> bytes:

@@ -7,7 +7,7 @@ are the layers, entered in this order and left by the same doors: codec, reliabi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Callable, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import LONGEST_TOKEN, Options, decode
@@ -21,11 +21,9 @@ from minicoap.codec.options import (
     URI_QUERY,
     encode_uint,
 )
-from minicoap.core.block_client import Transfer
+from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
-from minicoap.core.cache import Cache, Done, Items
-from minicoap.core.directory import Facts, Registration
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Answer, Exchanges
 from minicoap.core.multicast import GroupRequest, GroupServer
@@ -37,6 +35,13 @@ from minicoap.core.request import ALL_CLASSES, SAFE, ClientRequest, Path, Respon
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError, UsageError
+
+if TYPE_CHECKING:
+    from minicoap.core.cache import Cache
+    from minicoap.core.directory import Facts, Registration
+
+Items = list[tuple[int, bytes]]
+Done = Callable[[Union[Response, CoapError]], None]
 
 
 class EndpointCore:
@@ -59,6 +64,7 @@ class EndpointCore:
         lifetime = parameters.exchange_lifetime
         self.site = site if site is not None else Site()
         self._limits = limits
+        self._parameters = parameters
         self._cache = cache
         self._outbox: list[tuple[bytes, Path]] = []
         self._timers = Timers()
@@ -71,8 +77,8 @@ class EndpointCore:
             self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
         self._exchanges.reliability = self._exchanges.observers.reliability = self._reliability
+        self._exchanges.groups.reliability = self._reliability
         self._groups = GroupServer(self._exchanges, self._reliability, self._timers, entropy, parameters, limits)
-        self._parameters = parameters
 
     # DatagramMachine
 
@@ -148,7 +154,12 @@ class EndpointCore:
         timeout: Optional[float] = None,
         sink: Optional[ClientSink] = None,
         offset: int = 0,
-        szx: int = 6,
+        etag: Optional[bytes] = None,
+        restart: bool = False,
+        szx: Optional[int] = None,
+        window: int = 1,
+        tagged: bool = False,
+        progress: Optional[Callable[[Transfer], None]] = None,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
     ) -> ClientRequest:
@@ -156,22 +167,35 @@ class EndpointCore:
 
         `done` is called once, never from inside this call: with the response, whatever its code, or with the error
         that ended the exchange. `timeout` is the most that a single exchange may take, in seconds. With `sink` the body
-        of a successful response goes there, beginning at `offset` bytes (a multiple of the block size, 16 << szx), and
-        the response that `done` gets has no payload. `no_response` says which responses are not wanted: 2 for 2.xx, 8
-        for 4.xx, 16 for 5.xx, or their sum; `done` gets one with the code EMPTY where none is to come, or none has come
-        in time (RFC 7967). `parameters` are those of this request if the endpoint's will not
-        do (RFC 7252 §4.8). Raises UsageError for arguments that cannot work, NetworkError if
-        the endpoint has no room for another request, StorageError if `payload` cannot be read.
+        of a successful response goes there, and the response that `done` gets has no payload.
+
+        A download that was broken off goes on at `offset` bytes, a multiple of the block size, 16 << `szx`. If its ETag
+        is not `etag` then, or the body has become shorter, it ends in a BodyError or a 4.xx, or with `restart` begins
+        anew at 0. `szx` is the largest block to be used (None: what the server likes). `window` is how many blocks of a
+        GET's response may be asked for at once; how many are is decided by congestion control
+        (`minicoap.core.congestion`). A request body in blocks carries a Request-Tag if another one is under way to the
+        same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+
+        `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; `done`
+        gets one with the code EMPTY where none is to come, or none has come in time (RFC 7967). `parameters` are those
+        of this request if the endpoint's will not do (RFC 7252 §4.8).
+
+        Raises UsageError for arguments that cannot work, NetworkError if the endpoint has no room for another request,
+        StorageError if `payload` cannot be read.
         """
         if parameters is not None:
             parameters.check()
         items = _request_options(uri_path, query, content_format, accept, options)
+        largest = self._limits.block_szx
+        if largest < MAX_SZX and (szx is None or szx > largest):
+            szx = largest
         if no_response:
             if no_response & ~ALL_CLASSES:
                 raise UsageError(f"no_response {no_response} is no sum of 2, 8 and 16")
-            if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << szx:
+            if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << (MAX_SZX if szx is None else szx):
                 raise UsageError("a body that travels in blocks needs the responses to them")
             items.append((NO_RESPONSE, encode_uint(no_response)))
+        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress)
 
         def send(items: Items, done: Done) -> Transfer:
             transfer = Transfer(
@@ -181,23 +205,21 @@ class EndpointCore:
                 items,
                 payload,
                 done,
+                body,
                 confirmable=confirmable,
                 timeout=timeout,
-                sink=sink,
-                offset=offset,
-                szx=szx,
                 assembled_limit=self._limits.assembled_body,
                 parameters=parameters,
             )
             transfer.start(now)
             return transfer
 
-        if self._cache is None or sink is not None or no_response:
+        if self._cache is None or sink is not None or progress is not None or no_response:
             return send(items, done)
-        body = payload if isinstance(payload, bytes) else b""
-        if code in SAFE and body is not payload:
+        content = payload if isinstance(payload, bytes) else b""
+        if code in SAFE and content is not payload:
             return send(items, done)
-        return self._cache.request(path, code, items, body, done, send, self._timers, now)
+        return self._cache.request(path, code, items, content, done, send, self._timers, now)
 
     def observe(
         self,
@@ -287,33 +309,27 @@ class EndpointCore:
         if duration is None:
             duration = 2 * self._parameters.default_leisure
 
-        def ask(member: Path, answered: Callable[[Union[Response, CoapError]], None], when: float) -> None:
+        def ask(member: Path, answered: Done, when: float) -> None:
             try:
                 self.request(code, member, answered, when, payload=payload, options=items)
             except CoapError as error:
                 answered(error)
 
         request = GroupRequest(on_response, done, ask)
-        error = self._exchanges.group_request(path, code, Options(items), payload, request, duration, now)
+        error = self._exchanges.groups.request(path, code, Options(items), payload, request, duration, now)
         if error is not None:
             raise error
         return request
 
-    def register(
-        self, path: Path, facts: Facts, on_outcome: Callable[[Union[Response, CoapError]], None], now: float
-    ) -> Registration:
+    def register(self, path: Path, facts: Facts, on_outcome: Done, now: float) -> Registration:
         """Register this endpoint with the resource directory at `path`, and go on doing so (RFC 9176 §5.1).
 
         `on_outcome` is called after each attempt. Raises UsageError for facts that no directory takes, NetworkError if
         there is no room.
         """
+        from minicoap.core.directory import Registration
 
-        def ask(
-            uri_path: tuple[str, ...],
-            query: list[str],
-            done: Callable[[Union[Response, CoapError]], None],
-            when: float,
-        ) -> ClientRequest:
+        def ask(uri_path: tuple[str, ...], query: list[str], done: Done, when: float) -> ClientRequest:
             return self.request(codes.POST, path, done, when, uri_path=uri_path, query=query)
 
         registration = Registration(path, facts, ask, self._timers, on_outcome)
@@ -359,14 +375,16 @@ class EndpointCore:
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how much is kept of what: peers, answers, bodies, observers, observations of ours, timers, …"""
+        """Return how much is kept of what: peers, answers, bodies, Request-Tags, observers, observations, timers, …"""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending + len(self._groups),
             "bodies": len(self._blocks),
+            "tags": len(self._exchanges.request_tags),
             "observers": len(self._exchanges.observers),
             "observations": len(self._observations),
+            "groups": len(self._exchanges.groups),
             "cached": 0 if self._cache is None else len(self._cache),
             "refusals": len(self._exchanges.backoff),
             "timers": len(self._timers),

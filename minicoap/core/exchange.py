@@ -28,15 +28,17 @@ from minicoap.codec.options import (
 )
 from minicoap.core.backoff import Backoff
 from minicoap.core.block_server import BlockServer
-from minicoap.core.body import MAX_SZX, decode_block
-from minicoap.core.echo import SAFE_ANSWER, Echo, is_loopback
+from minicoap.core.echo import AddressGuard, Echo
 from minicoap.core.entropy import Entropy
-from minicoap.core.multicast import GroupRequest
+from minicoap.core.flight import Flight
+from minicoap.core.multicast import GroupClient
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
+from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Outgoing, Reliability, ignore_outcome
+from minicoap.core.reliability import Reliability, ignore_outcome
 from minicoap.core.request import ALL_CLASSES, NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response
+from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, RequestTimeout
@@ -49,19 +51,18 @@ _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomnes
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
 _OBSERVE = 1 << OBSERVE
-_OVERHEAD = 32  # bytes of header, token and options around a block, about
+_CHALLENGES = 5  # by Echo, that one request answers; more than one only if address or server change meanwhile
 _REFUSED = NOT_UNDERSTOOD | _PROXY | 1 << HOP_LIMIT
 _UNCOMMON = _REFUSED | _OBSERVE | EXTENDED
 _RESHAPING = _BLOCKS | 1 << ETAG  # what makes of a short response another one
-_PLAIN_LIMIT = 16 << MAX_SZX  # the longest payload that needs no block-wise transfer
 
 
 class Exchange:
     """One of our requests until its response is there."""
 
     __slots__ = (
-        "_on_answer", "code", "confirmable", "echoed", "exchanges", "options", "outgoing", "parameters", "payload",
-        "peer", "timer", "token", "unwanted",
+        "_on_answer", "challenged", "code", "confirmable", "exchanges", "flight", "options", "outgoing", "parameters",
+        "payload", "peer", "timer", "token", "unwanted",
     )  # fmt: skip
 
     parameters: TransmissionParameters
@@ -77,7 +78,8 @@ class Exchange:
         self.options = NO_OPTIONS
         self.payload = b""
         self.confirmable = True
-        self.echoed = False  # sent again with the Echo value that a 4.01 asked for
+        self.flight: Optional[Flight] = None
+        self.challenged = 0  # times that it was sent again with the Echo value that a 4.01 asked for
         self.unwanted = 0  # classes of responses, as bits
         self.outgoing: Optional[Outgoing] = None
         self.timer: Optional[Timer] = None
@@ -140,16 +142,18 @@ class Exchanges:
         limits: Limits,
     ) -> None:
         self.observers = Observers(site, peers, timers, limits, self.run, self.fitted, blocks.forget)
+        self.request_tags = RequestTags()
+        self._plain_limit = 16 << limits.block_szx  # the longest payload that needs no block-wise transfer
         self._site = site
         self._blocks = blocks
         self._peers = peers
         self._timers = timers
         self._entropy = entropy
         self._parameters = parameters
-        self._amplification = limits.amplification
-        self._groups: dict[bytes, GroupRequest] = {}  # by token
+        self.groups = GroupClient(peers, timers, entropy)
         self.backoff = Backoff(timers)
         self._echo = Echo(entropy, parameters.exchange_lifetime)
+        self._guard = AddressGuard(self._echo, peers, limits.amplification)
         self.reliability: Reliability  # set by the endpoint: the two know each other
 
     # Client
@@ -165,15 +169,17 @@ class Exchanges:
         timeout: Optional[float],
         on_answer: Callable[[Answer, float], None],
         now: float,
+        flight: Optional[Flight] = None,
         parameters: Optional[TransmissionParameters] = None,
         token_length: int = _TOKEN_LENGTH,
     ) -> Union[Exchange, NetworkError]:
         """Send a request; `on_answer` is called once, never from inside this call, unless an error is returned.
 
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
-        `parameters` are the request's own, if not the endpoint's.
+        One of a `flight` does not wait for NSTART (see `Reliability.send`). `parameters` are the request's own, if not
+        the endpoint's.
         """
-        exchange = self.open(Exchange, path, on_answer, now, token_length)
+        exchange = self.prepare(Exchange, path, on_answer, now, token_length)
         if isinstance(exchange, NetworkError):
             return exchange
         if len(self.backoff) and (refusal := self.backoff.recall(path, code, options, now)) is not None:
@@ -188,13 +194,14 @@ class Exchanges:
             confirmable=confirmable,
             timeout=timeout,
             now=now,
+            flight=flight,
             parameters=parameters,
         )
         if error is None and exchange.unwanted & ALL_CLASSES == ALL_CLASSES and not confirmable:
             self._cease_listening(exchange, now)
         return exchange if error is None else error
 
-    def open(
+    def prepare(
         self,
         kind: type[AnyExchange],
         path: Path,
@@ -224,6 +231,7 @@ class Exchanges:
         confirmable: bool,
         timeout: Optional[float],
         now: float,
+        flight: Optional[Flight] = None,
         parameters: Optional[TransmissionParameters] = None,
     ) -> Optional[NetworkError]:
         """Send the request of an exchange, or with the token of one that is open another; see `request`."""
@@ -237,9 +245,11 @@ class Exchanges:
         exchange.options = options
         exchange.payload = payload
         exchange.confirmable = confirmable
+        exchange.flight = flight
         exchange.parameters = parameters
-        exchange.echoed = False
-        exchange.unwanted = (options.uint(NO_RESPONSE) or 0) if options.mask & EXTENDED else 0
+        exchange.challenged = 0
+        if options.mask & EXTENDED:
+            exchange.unwanted = options.uint(NO_RESPONSE) or 0
         if not self._transmit(exchange, now):
             return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
         if exchange.timer is not None:
@@ -261,6 +271,7 @@ class Exchanges:
             exchange.payload,
             now,
             exchange.sent,
+            exchange.flight,
             confirmable=exchange.confirmable,
             parameters=exchange.parameters,
         )
@@ -281,9 +292,9 @@ class Exchanges:
         exchange.timer = self._timers.at(now, exchange.timed_out)
 
     def _repeats(self, exchange: Exchange, message: Message, now: float) -> bool:
-        """Bring back an Echo value (RFC 9175 §2.3): with the same request once if that was refused, else with the next.
+        """Bring back an Echo value (RFC 9175 §2.3): with the same request if that was refused, else with the next.
 
-        True if the request is on its way again.
+        True if the request is on its way again. Once will do, unless our address or the server is another by then.
         """
         echo = message.options.get(ECHO)
         if echo is None:
@@ -291,67 +302,24 @@ class Exchanges:
         if message.code != codes.UNAUTHORIZED:
             exchange.peer.echo = echo
             return False
-        if exchange.echoed:
+        if exchange.challenged >= _CHALLENGES:
             return False
-        exchange.echoed = True
+        exchange.challenged += 1
         exchange.responded(now)
         del exchange.peer.exchanges[exchange.token]
         exchange.token = self._new_token(exchange.peer.exchanges)
         exchange.options = _with_echo(exchange.options, echo)
         return self._transmit(exchange, now)
 
-    def group_request(
-        self,
-        path: Path,
-        code: int,
-        options: Options,
-        payload: bytes,
-        request: GroupRequest,
-        duration: float,
-        now: float,
-    ) -> Optional[NetworkError]:
-        """Send a request to the group at `path` and hand what comes of it to `request` for `duration` seconds (§8)."""
-        peer = self._peers.reach(path, now)
-        if peer is None:
-            return NetworkError("too many peers are busy; see Limits.peers")
-        token = self._new_token(self._groups)
-        self._peers.avoid_confusion(peer)
-        request.outgoing = self.reliability.send(
-            peer, code, token, options, payload, now, request.sent, confirmable=False
-        )
-        if request.outgoing is None:
-            return NetworkError("too many messages wait for this group; see Limits.queued_messages")
-        self._groups[token] = request
-
-        def forget() -> None:
-            self._groups.pop(token, None)
-
-        request.forget = forget
-        request.timer = self._timers.at(now + duration, request.over)
-        return None
-
     def expects(self, token: bytes) -> bool:
         """Whether a response with this token may come from anybody."""
-        return token in self._groups
-
-    def _member_answered(self, message: Message, path: Path, now: float) -> bool:
-        request = self._groups.get(message.token)
-        if request is None or message.options.mask & NOT_UNDERSTOOD:
-            return False
-        peer = self._peers.reach(path, now)
-        if peer is not None:
-            peer.verified = True
-            peer.echo = message.options.get(ECHO) if message.options.mask & EXTENDED else None
-        if request.outgoing is not None:
-            self.reliability.responded(request.outgoing, now)
-        request.received(message, path, now)
-        return True
+        return self.groups.expects(token)
 
     def response_received(self, message: Message, peer: Optional[Peer], path: Path, now: float) -> bool:
         """Hand a response to the request that it answers; False if there is none or it cannot be used."""
         exchange = peer.exchanges.get(message.token) if peer is not None else None
         if exchange is None:
-            return bool(self._groups) and self._member_answered(message, path, now)
+            return len(self.groups) > 0 and self.groups.response_received(message, path, now)
         exchange.peer.verified = True  # it knows the token that was sent to its address
         exchange.peer.answered_at = now
         if message.options.mask & NOT_UNDERSTOOD:
@@ -375,11 +343,11 @@ class Exchanges:
                 return refusal
             if mask & _OBSERVE and message.code in OBSERVABLE_METHODS:
                 return self._observe_received(message, path, now)
-            self._note_echo(options, path, now)
+            self._guard.note(options, path, now)
         request = Request(message.code, path, options, message.payload, now, self._echo)
         try:
             if mask & _BLOCKS:
-                if self._amplification and self._asks_for_much(message, path):
+                if self._guard.refuses(message, path):
                     return request.challenge()
                 return self._blocks.request_received(request)
             resource = self._site.route(request)
@@ -408,6 +376,22 @@ class Exchanges:
         except OptionError as error:
             return Response(error.code, str(error).encode())
         return self.request_received(message, path, now) if resource.group else None
+
+    def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
+        """Return what may be sent in place of `response`, which takes `size` bytes, to `path` (RFC 9175 §2.4, item 3).
+
+        That is `response` itself if the address was verified, or the answer is not that much larger than the request.
+        Else a request that only reads is answered by a challenge; another has been carried out by now, and its client
+        gets the answer in blocks that are small enough.
+        """
+        if not self._guard.is_too_much(size, message, path):
+            return response
+        request = Request(message.code, path, message.options, message.payload, now, self._echo)
+        if message.code in SAFE and not message.options.mask & 1 << BLOCK1:
+            if message.options.mask & _OBSERVE:
+                self.observers.refused(path, message.token, now)
+            return request.challenge()
+        return self._blocks.reduce(request, response)
 
     def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Make a deferred response fit into one datagram."""
@@ -447,51 +431,9 @@ class Exchanges:
 
     def _fit(self, request: Request, response: Response) -> Response:
         payload = response.payload
-        if isinstance(payload, bytes) and len(payload) <= _PLAIN_LIMIT and not request.options.mask & _RESHAPING:
+        if isinstance(payload, bytes) and len(payload) <= self._plain_limit and not request.options.mask & _RESHAPING:
             return response
         return self._blocks.respond(request, response)
-
-    def _note_echo(self, options: Options, path: Path, now: float) -> None:
-        """Believe the address of whoever brings back a value that was sent there (RFC 9175 §2.4)."""
-        value = options.get(ECHO)
-        if value is not None and self._echo.age(value, path, now) is not None:
-            peer = self._peers.reach(path, now)
-            if peer is not None:
-                peer.verified = True
-
-    def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
-        """Return what may be sent in place of `response`, which takes `size` bytes, to `path` (RFC 9175 §2.4, item 3).
-
-        That is `response` itself if the address was verified, or the answer is not that much larger than the request.
-        Else a request that only reads is answered by a challenge; another has been carried out by now, and its client
-        gets the answer in blocks that are small enough.
-        """
-        if not self._is_too_much(size, message, path):
-            return response
-        request = Request(message.code, path, message.options, message.payload, now, self._echo)
-        if message.code in SAFE and not message.options.mask & 1 << BLOCK1:
-            if message.options.mask & _OBSERVE:
-                self.observers.refused(path, message.token, now)
-            return request.challenge()
-        return self._blocks.reduce(request, response)
-
-    def _asks_for_much(self, message: Message, path: Path) -> bool:
-        """Whether a request is for a further block, and one too large for whoever has not shown where it is.
-
-        Such a request is challenged before it is served: the last block of a response is not kept after that.
-        """
-        value = message.options.uint(BLOCK2)
-        block = None if value is None else decode_block(value)
-        if block is None or not block.number or block.size < SAFE_ANSWER - _OVERHEAD:
-            return False
-        return self._is_too_much(block.size + _OVERHEAD, message, path)
-
-    def _is_too_much(self, size: int, message: Message, path: Path) -> bool:
-        asked = 4 + len(message.token) + len(message.options.raw) + len(message.payload)
-        if size <= self._amplification * asked or is_loopback(path):
-            return False
-        peer = self._peers.find(path)
-        return peer is None or not peer.verified
 
 
 def _without_observe(message: Message) -> Message:

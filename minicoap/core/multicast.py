@@ -9,16 +9,19 @@ from __future__ import annotations
 from typing import Callable, Optional, Protocol, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import NON, Message, Options
+from minicoap.codec.message import EXTENDED, NON, Message, Options
 from minicoap.codec.options import BLOCK2, ECHO, NO_RESPONSE
 from minicoap.core.body import decode_block
 from minicoap.core.entropy import Entropy
+from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.reliability import Outgoing, Reliability
+from minicoap.core.peer import Peers
+from minicoap.core.reliability import Reliability
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.timers import Timer, Timers
-from minicoap.errors import CoapError
+from minicoap.errors import CoapError, NetworkError
 
+_TOKEN_LENGTH = 4  # bytes
 _MOST_RESPONSES = 65536  # that one request hands on; more are a flood
 
 OnResponse = Callable[[Response, Path], None]
@@ -94,6 +97,72 @@ class GroupRequest:
 
 def _nothing() -> None:
     """Until there is something to forget."""
+
+
+class GroupClient:
+    """The requests to groups that an endpoint has under way."""
+
+    __slots__ = ("_entropy", "_peers", "_requests", "_timers", "reliability")
+
+    reliability: Reliability  # set by the endpoint
+
+    def __init__(self, peers: Peers, timers: Timers, entropy: Entropy) -> None:
+        self._peers = peers
+        self._timers = timers
+        self._entropy = entropy
+        self._requests: dict[bytes, GroupRequest] = {}  # by token
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def request(
+        self,
+        path: Path,
+        code: int,
+        options: Options,
+        payload: bytes,
+        request: GroupRequest,
+        duration: float,
+        now: float,
+    ) -> Optional[NetworkError]:
+        """Send a request to the group at `path` and hand what comes of it to `request` for `duration` seconds."""
+        peer = self._peers.reach(path, now)
+        if peer is None:
+            return NetworkError("too many peers are busy; see Limits.peers")
+        token = self._entropy.token(_TOKEN_LENGTH)
+        while token in self._requests:
+            token = self._entropy.token(_TOKEN_LENGTH)
+        self._peers.avoid_confusion(peer)
+        outgoing = self.reliability.send(peer, code, token, options, payload, now, request.sent, confirmable=False)
+        if outgoing is None:
+            return NetworkError("too many messages wait for this group; see Limits.queued_messages")
+        request.outgoing = outgoing
+        self._requests[token] = request
+
+        def forget() -> None:
+            self._requests.pop(token, None)
+
+        request.forget = forget
+        request.timer = self._timers.at(now + duration, request.over)
+        return None
+
+    def expects(self, token: bytes) -> bool:
+        """Whether a response with this token may come from anybody."""
+        return token in self._requests
+
+    def response_received(self, message: Message, path: Path, now: float) -> bool:
+        """Hand on a member's response; False if nobody waits for it, or it cannot be used."""
+        request = self._requests.get(message.token)
+        if request is None or message.options.mask & NOT_UNDERSTOOD:
+            return False
+        peer = self._peers.reach(path, now)
+        if peer is not None:
+            peer.verified = True
+            peer.echo = message.options.get(ECHO) if message.options.mask & EXTENDED else None
+        if request.outgoing is not None:
+            self.reliability.responded(request.outgoing, now)
+        request.received(message, path, now)
+        return True
 
 
 class _Above(Protocol):

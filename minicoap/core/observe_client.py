@@ -14,7 +14,7 @@ from typing import Callable, Optional, Union
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK2, ETAG, OBSERVE, encode_uint
-from minicoap.core.block_client import Transfer
+from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.body import MAX_SZX, Block, ClientSink
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Answer, Exchange, Exchanges
@@ -197,7 +197,7 @@ class Watch:
     def _send(self, now: float) -> Optional[NetworkError]:
         exchange = self._exchange
         if exchange is None:
-            opened = self._owner.exchanges.open(Registration, self._path, self._failed, now)
+            opened = self._owner.exchanges.prepare(Registration, self._path, self._failed, now)
             if isinstance(opened, NetworkError):
                 return opened
             exchange = self._exchange = opened
@@ -322,11 +322,9 @@ class Watch:
             list(self._options),
             b"",
             self._fetched,
+            BodyOptions(None if self.sink is None else self.sink(), szx=self._szx),
             confirmable=self._confirmable,
             timeout=self._timeout,
-            sink=None if self.sink is None else self.sink(),
-            offset=0,
-            szx=self._szx,
             assembled_limit=self._owner.assembled_limit,
         )
         self._fetch.go_on_from(message, now)

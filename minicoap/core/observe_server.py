@@ -18,12 +18,22 @@ from typing import Callable, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, MAX_AGE, OBSERVE, encode_uint
+from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, OBSERVE
+from minicoap.core.observer import (
+    NO_ETAGS,
+    UNKNOWN_FORMAT,
+    Observer,
+    Rendering,
+    Subject,
+    SubjectKey,
+    notification_options,
+    validated,
+)
 from minicoap.core.parameters import Limits
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Outgoing, Reliability
+from minicoap.core.reliability import Reliability
 from minicoap.core.request import Deferred, Path, Request, Response
-from minicoap.core.resource import Resource, Site
+from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, OptionError
 
@@ -32,127 +42,12 @@ REGISTER = 0
 DEREGISTER = 1
 
 NONS_IN_A_ROW = 5  # notifications to one observer without a confirmable one (§7)
-CLOSING_DELAY = 3600.0  # seconds, the longest that the last of a series stays unconfirmed (§4.5; 5 of them make < 24 h)
+CLOSING_DELAY = 3600.0  # seconds, the longest that the last of a series stays unconfirmed, whatever its Max-Age (§4.5)
 CONFIRM_INTERVAL = 24 * 3600.0  # seconds after which every observer is asked whether it is still there (§4.5)
 NOTIFICATIONS_A_WAKEUP = 256  # then the shell sends them, and other business gets its turn
 BREATH = 0.001  # seconds until the next ones
 
-_TICKS = 1 << 15  # a second of sequence numbers (§4.4: fewer than 2^23 in 256 s)
-_SEQUENCE_MASK = (1 << 24) - 1
 _AT_ONCE = float("-inf")
-_UNKNOWN_FORMAT = -1  # the first response was 2.03, which names none
-_NO_ETAGS: tuple[bytes, ...] = ()
-
-_SubjectKey = tuple[tuple[str, ...], Path, int, tuple[tuple[int, bytes], ...], bytes]
-
-
-class Rendering:
-    """What a subject's handler said: a response ready for one datagram, of which version, and when."""
-
-    __slots__ = ("_max_age", "_number", "_options", "at", "max_age", "response", "version")
-
-    def __init__(self, response: Response, version: int, now: float) -> None:
-        self.response = response
-        self.version = version
-        self.at = now
-        self.max_age = response.max_age
-        self._number = -1
-        self._max_age = -1
-        self._options = response.options
-
-    def options(self, number: int, now: float) -> Options:
-        """Return its options with the sequence number and the Max-Age that is left; made once for a burst."""
-        max_age = max(0, self.max_age - int(now - self.at))
-        if number != self._number or max_age != self._max_age:
-            self._number = number
-            self._max_age = max_age
-            self._options = _notification_options(self.response, number, max_age)
-        return self._options
-
-
-class Subject:
-    """One representation of one resource, and its observers.
-
-    `request` is what the handler is asked, its `path` that of the client that was first; `version` counts the changes,
-    `behind` the observers that have not been sent the latest; `rendering` is kept while there are any. `quiet_at` is
-    when the last of a series of non-confirmable notifications is to be confirmed.
-    """
-
-    __slots__ = (
-        "behind", "confirmed_at", "is_running", "key", "observers", "quiet_at", "rendering", "request", "resource",
-        "timer", "version",
-    )  # fmt: skip
-
-    def __init__(self, key: _SubjectKey, resource: Resource, request: Request, now: float) -> None:
-        self.key = key
-        self.resource = resource
-        self.request = request
-        self.observers: dict[Peer, Observer] = {}
-        self.version = 0
-        self.behind = 0
-        self.rendering: Optional[Rendering] = None
-        self.is_running = False
-        self.confirmed_at = now
-        self.quiet_at = now
-        self.timer: Optional[Timer] = None
-
-    def changed(self) -> None:
-        """Leave all observers behind."""
-        self.version += 1
-        self.behind = len(self.observers)
-
-
-class Observer:
-    """An entry in the list of observers.
-
-    `number` is the sequence number that was sent last, `seen` the version, `content_format` that of the first response;
-    `nons` counts notifications since the last confirmable one; `outgoing` is the notification that is outstanding, and
-    `sent` what it says.
-    """
-
-    __slots__ = (
-        "content_format", "etags", "nons", "number", "outgoing", "owner", "peer", "registering", "seen", "sent",
-        "subject", "token",
-    )  # fmt: skip
-
-    def __init__(self, owner: Observers, peer: Peer, token: bytes, subject: Subject) -> None:
-        self.owner = owner
-        self.peer = peer
-        self.token = token
-        self.subject: Optional[Subject] = subject  # None once it is no observer any more
-        self.seen = subject.version
-        self.number = -1
-        self.etags = _NO_ETAGS
-        self.content_format: Optional[int] = _UNKNOWN_FORMAT
-        self.registering = 0  # registrations whose response is not there yet
-        self.nons = 0
-        self.outgoing: Optional[Outgoing] = None
-        self.sent: Optional[Rendering] = None
-
-    def next_number(self, now: float) -> int:
-        """Return the sequence number for a transmission at `now`: a clock's, but always a greater one (§4.4)."""
-        number = int(now * _TICKS)
-        if number <= self.number:
-            number = self.number + 1
-        self.number = number
-        return number & _SEQUENCE_MASK
-
-    def caught_up(self, version: int) -> None:
-        """Note that `version` is on its way to it."""
-        subject = self.subject
-        if subject is not None:
-            subject.behind += (version != subject.version) - (self.seen != subject.version)
-            if not subject.behind:
-                subject.rendering = None
-        self.seen = version
-
-    def outcome(self, error: Optional[CoapError], now: float) -> None:
-        """The message layer's word on the notification: arrived, rejected, or nobody there (§4.5)."""
-        self.owner.notification_ended(self, error, now)
-
-    def renew(self, now: float) -> tuple[bool, Optional[Response]]:
-        """Say what to send in place of a notification that is to be repeated; see `Reliability.notify`."""
-        return self.owner.renewed(self, now)
 
 
 Registering = tuple[Observer, int]  # an entry whose registration is being answered, and of which version
@@ -183,7 +78,7 @@ class Observers:
         self._fit = fit
         self._forget_body = forget_body
         self._count = 0
-        self._subjects: dict[_SubjectKey, Subject] = {}
+        self._subjects: dict[SubjectKey, Subject] = {}
         self._by_path: dict[tuple[str, ...], dict[Subject, None]] = {}
         self._registering: dict[Request, Registering] = {}  # whose response is deferred
         self._changed: dict[Subject, None] = {}  # whose observers have to be gone through
@@ -237,7 +132,7 @@ class Observers:
         # Until the response is there nothing is notified: that would be newer, and be taken for older.
         observer.registering += 1
         observer.nons = 0
-        observer.etags = options.all(ETAG) or _NO_ETAGS
+        observer.etags = options.all(ETAG) or NO_ETAGS
         return observer, subject.version
 
     def deferred(self, registering: Registering, request: Request) -> None:
@@ -260,12 +155,12 @@ class Observers:
             self.remove(observer, now)
             return response
         observer.caught_up(version)
-        observer.content_format = _UNKNOWN_FORMAT if response.code == codes.VALID else response.content_format
+        observer.content_format = UNKNOWN_FORMAT if response.code == codes.VALID else response.content_format
         if observer.seen != subject.version:
             self._make_ready(observer)
         notification = Response(response.code, response.payload)
-        notification.options = _notification_options(response, observer.next_number(now), response.max_age)
-        return _validated(notification, observer.etags)
+        notification.options = notification_options(response, observer.next_number(now), response.max_age)
+        return validated(notification, observer.etags)
 
     def refused(self, path: Path, token: bytes, now: float) -> None:
         """Learn that a registration was answered by something else than its representation, after all."""
@@ -423,7 +318,7 @@ class Observers:
         """Return what `observer` is to be sent; one that gets anything but a 2.xx is an observer no more (§4.2)."""
         response = rendering.response
         if response.code >> 5 == 2 and response.code != codes.VALID:
-            if observer.content_format == _UNKNOWN_FORMAT:
+            if observer.content_format == UNKNOWN_FORMAT:
                 observer.content_format = response.content_format
             elif observer.content_format != response.content_format:
                 response = Response(codes.NOT_ACCEPTABLE)
@@ -434,7 +329,7 @@ class Observers:
             return response
         notification = Response(response.code, response.payload)
         notification.options = rendering.options(observer.next_number(now), now)
-        return _validated(notification, observer.etags)
+        return validated(notification, observer.etags)
 
     def notification_ended(self, observer: Observer, error: Optional[CoapError], now: float) -> None:
         """Go on after a notification; its observer is removed if it was rejected or did not arrive (§4.5)."""
@@ -460,7 +355,7 @@ class Observers:
         response = observer.sent.response
         notification = Response(response.code, response.payload)
         notification.options = observer.sent.options(observer.next_number(now), now)  # §4.4: a current number
-        return False, _validated(notification, observer.etags)
+        return False, validated(notification, observer.etags)
 
     # Renderings
 
@@ -564,18 +459,3 @@ def _sharing(request: Request) -> Path:
 def _shared(request: Request) -> Request:
     """Return the request under which a long body is kept for all who have been told of its first block."""
     return Request(request.code, _sharing(request), request.options, b"", request.now)
-
-
-def _notification_options(response: Response, number: int, max_age: int) -> Options:
-    """Return the options of `response` with the sequence number, and Max-Age spelt out (§4.3.1)."""
-    items = [item for item in response.options.items if item[0] != MAX_AGE]
-    return Options((*items, (OBSERVE, encode_uint(number)), (MAX_AGE, encode_uint(max_age))))
-
-
-def _validated(notification: Response, etags: tuple[bytes, ...]) -> Response:
-    """Return a 2.03 in place of a representation that the client has said it has (§4.3.2)."""
-    etag = notification.etag if etags else None
-    if etag is None or etag not in etags or notification.code != codes.CONTENT:
-        return notification
-    kept = [item for item in notification.options.items if item[0] in (OBSERVE, ETAG, MAX_AGE)]
-    return Response(codes.VALID, options=kept)

@@ -14,8 +14,13 @@ class TransmissionParameters(NamedTuple):
     """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s.
 
     An endpoint has one such value, and a request may bring its own. `congestion_controlled` says that something else
-    sees to it that the network is not overrun, such as an estimator of round-trip times or a link that is one's own;
-    only then may NSTART be raised or ACK_TIMEOUT shortened (§4.8.1), and PROBING_RATE is not enforced (§4.7).
+    sees to it that the network is not overrun, such as a link that is one's own; only then may NSTART be raised or
+    ACK_TIMEOUT shortened (§4.8.1), and PROBING_RATE is not enforced (§4.7). A transfer with a window needs no such
+    permission: it has a congestion control of its own.
+
+    With `adaptive_timeout` the time to wait for an acknowledgement does not follow ACK_TIMEOUT but what round trips to
+    that peer have been measured to take (`minicoap.core.rto`), and is never below 1 s: for paths that are slower than
+    ACK_TIMEOUT expects, or known to be faster. Transfers with a window do so anyway.
     """
 
     ack_timeout: float = _ACK_TIMEOUT
@@ -25,6 +30,7 @@ class TransmissionParameters(NamedTuple):
     default_leisure: float = 5.0
     probing_rate: float = 1.0
     max_latency: float = 100.0
+    adaptive_timeout: bool = False
     congestion_controlled: bool = False
 
     @property
@@ -81,6 +87,7 @@ class Limits(NamedTuple):
     open_body_bytes: int = 16 * 1024 * 1024  # what those bodies hold in memory together; the same answer
     body_grace: float = 30.0  # seconds after which a quiet body may be given up for a new one
     assembled_body: int = 16 * 1024 * 1024  # bytes of a response body that the client keeps in memory; then BodyError
+    block_szx: int = 6  # the largest block that is asked for, sent or taken without asking for smaller: 16 << szx bytes
     observers: int = 32_768  # further ones get a plain answer (RFC 7641 §4.1); fewer than peers, whom they keep busy
     observers_per_peer: int = 1024  # the same
     # An answer to an address never verified has so many times its request's bytes at most; a larger one becomes 4.01

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Optional
 
 from minicoap.core.entropy import Entropy
 from minicoap.core.request import Path
+from minicoap.core.rto import RoundTrips
 from minicoap.core.timers import Timer, Timers
 
 if TYPE_CHECKING:
     from minicoap.core.exchange import Exchange
-    from minicoap.core.observe_server import Observer
-    from minicoap.core.reliability import Outgoing
+    from minicoap.core.observer import Observer
+    from minicoap.core.outgoing import Outgoing
 
 _OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
 
@@ -21,16 +22,16 @@ class Peer:
     """One party.
 
     `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
-    messages by message ID, `waiting` those that NSTART holds back, `exchanges` our open requests to it by token, `echo`
-    an Echo value of its that our next request is to bring back; `verified` says that it has shown to be where it says,
-    `answered_at` when it last answered a request of ours. `observers` are its entries in our lists, `owed` those of
-    them that wait for room, `unconfirmed` the non-confirmable notification that may still be rejected.
+    messages by message ID, `in_flights` how many of them belong to a transfer with a window, `waiting` those that
+    NSTART holds back, `exchanges` our open requests to it by token. `round_trips` is there if they are measured.
+    `observers` are its entries in our lists, `owed` those of them that wait for room, `unconfirmed` the non-confirmable
+    notification that may still be rejected. `echo` is an Echo value of its that our next request is to bring back;
+    `verified` says that it has shown to be where it says, `answered_at` when it last answered a request of ours.
     """
 
     __slots__ = (
-        "_message_id", "answered_at", "echo", "exchanges", "index", "observers", "outstanding", "owed", "path",
-        "touched", "unconfirmed", "verified",
-        "waiting",
+        "_message_id", "answered_at", "echo", "exchanges", "in_flights", "index", "observers", "outstanding", "owed",
+        "path", "round_trips", "touched", "unconfirmed", "verified", "waiting",
     )  # fmt: skip
 
     def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
@@ -39,14 +40,16 @@ class Peer:
         self.touched = now
         self._message_id = message_id
         self.outstanding: dict[int, Outgoing] = {}
+        self.in_flights = 0
+        self.round_trips: Optional[RoundTrips] = None
         self.waiting: Optional[deque[Outgoing]] = None
         self.exchanges: dict[bytes, Exchange] = {}
-        self.echo: Optional[bytes] = None
-        self.verified = False
-        self.answered_at: Optional[float] = None
         self.observers: Optional[list[Observer]] = None
         self.owed: Optional[dict[Observer, None]] = None
         self.unconfirmed: Optional[Outgoing] = None
+        self.echo: Optional[bytes] = None
+        self.verified = False
+        self.answered_at: Optional[float] = None
 
     @property
     def is_idle(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from typing import Callable, Optional, Protocol, Union
+from typing import Optional, Protocol, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import (
@@ -28,43 +28,34 @@ from minicoap.codec.message import (
     encode,
     encode_header,
 )
-from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH, OBSERVE
+from minicoap.codec.options import BLOCK1, BLOCK2, IF_MATCH, IF_NONE_MATCH, OBSERVE
 from minicoap.core.deduplication import Deduplication
 from minicoap.core.echo import SAFE_ANSWER
 from minicoap.core.entropy import Entropy
+from minicoap.core.flight import Flight
+from minicoap.core.outgoing import Notification, Outcome, Outgoing, Pending
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.request import NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response, is_wanted
-from minicoap.core.timers import Timer, Timers
+from minicoap.core.rto import RoundTrips
+from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
 
 logger = logging.getLogger(__name__)
 
-Outcome = Callable[[Optional[CoapError], float], None]
-"""Told once how a confirmable message fared: None for acknowledged, else the error; and the time."""
-
+_LONGEST_REPAIR = 4  # round trips between two repetitions of a message while others of its flight come through
 _OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers are pending
 
 # §4.5: repeating these must not carry them out again. PUT and DELETE are idempotent unless they carry a condition; the
-# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method.
+# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method. A long response is
+# let go when its last block has been fetched, so that block is repeated too, unless a GET makes it again.
 _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
-_ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
-
+_ORDER_MATTERS = 1 << BLOCK1
+_CONDITIONS = 1 << IF_MATCH | 1 << IF_NONE_MATCH
+_LET_GO = 1 << BLOCK2
+_MATTERS = _ORDER_MATTERS | _CONDITIONS | _LET_GO
 
 _NON_INTERVAL = 3.0  # seconds from one non-confirmable notification to a peer to the next (RFC 7641 §4.5.1)
-
-
-class Notification(Protocol):
-    """What the message layer asks of whoever sends a notification (RFC 7641)."""
-
-    def outcome(self, error: Optional[CoapError], now: float) -> None:
-        """Told once: None for acknowledged, or not rejected in time if non-confirmable; else the error."""
-
-    def renew(self, now: float) -> tuple[bool, Optional[Response]]:
-        """Return what to send instead of repeating an unacknowledged one (RFC 7641 §4.5.2).
-
-        True and another state, or False and the same one with a current sequence number (§4.4), or None: as it was.
-        """
 
 
 class Above(Protocol):
@@ -87,98 +78,6 @@ class Above(Protocol):
 
     def room_made(self, peer: Peer) -> None:
         """Learn that notifications owed to `peer` may find room now."""
-
-
-class Outgoing:
-    """An interaction that NSTART counts (§4.7), or a notification.
-
-    A confirmable message until it is acknowledged, rejected or given up; a non-confirmable request until there is a
-    response, or none is expected any more.
-    """
-
-    __slots__ = (
-        "confirmable", "data", "is_over", "message_id", "notification", "on_outcome", "parameters", "peer",
-        "reliability", "retransmissions", "sent_at", "timeout", "timer", "token",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        reliability: Reliability,
-        peer: Peer,
-        confirmable: bool,
-        message_id: int,
-        token: bytes,
-        data: bytes,
-        on_outcome: Outcome,
-        parameters: TransmissionParameters,
-    ) -> None:
-        self.reliability = reliability
-        self.peer = peer
-        self.confirmable = confirmable
-        self.message_id = message_id
-        self.token = token
-        self.data = data
-        self.on_outcome = on_outcome
-        self.parameters = parameters
-        self.notification: Optional[Notification] = None
-        self.is_over = False  # sent, and nothing to be expected of it
-        self.sent_at = 0.0
-        self.retransmissions = 0
-        self.timeout = 0.0
-        self.timer: Optional[Timer] = None
-
-    @property
-    def expected_until(self) -> float:
-        """Until when silence holds back the next message: a silent peer is sent PROBING_RATE on average (§4.7).
-
-        No longer, though, than a confirmable message would stand there, which sends five times as much meanwhile.
-        """
-        parameters = self.parameters
-        if parameters.congestion_controlled:
-            return self.sent_at
-        sent = len(self.data) * (self.retransmissions + 1)
-        return self.sent_at + min(sent / parameters.probing_rate, parameters.max_transmit_wait)
-
-    def timed_out(self, now: float) -> None:
-        """No acknowledgement has come in time: repeat the message, or give up."""
-        self.reliability.outgoing_timed_out(self, now)
-
-    def unexpected(self, now: float) -> None:
-        """Nothing is expected any more: another interaction may take its place."""
-        self.reliability.unexpected(self, now)
-
-    def waited(self, now: float) -> None:
-        """No reset has come in the time until the next non-confirmable notification."""
-        self.reliability.unconfirmed_ended(self, None, now)
-
-
-class Pending:
-    """A request whose answer is not there yet."""
-
-    __slots__ = ("acknowledged", "deadline", "key", "message", "path", "reliability", "remembers", "timer")
-
-    def __init__(self, reliability: Reliability, message: Message, path: Path, key: int, remembers: bool) -> None:
-        self.reliability = reliability
-        self.message = message
-        self.path = path
-        self.key = key
-        self.remembers = remembers
-        self.acknowledged = False
-        self.timer: Optional[Timer] = None
-        self.deadline: Optional[Timer] = None  # None once it is over
-
-    def acknowledge(self, now: float) -> None:
-        """Send the empty acknowledgement: the answer will be late (§5.2.2)."""
-        self.acknowledged = True
-        self.reliability.send_empty(ACK, self.message.message_id, self.path)
-
-    def answered(self, request: Request, response: Response, now: float) -> None:
-        """Send the answer."""
-        self.reliability.pending_answered(self, request, response, now)
-
-    def forgotten(self, now: float) -> None:
-        """Nobody has answered it in all this time."""
-        self.reliability.pending_forgotten(self)
 
 
 class Reliability:
@@ -229,6 +128,7 @@ class Reliability:
         payload: bytes,
         now: float,
         on_outcome: Outcome,
+        flight: Optional[Flight] = None,
         *,
         confirmable: bool = True,
         parameters: Optional[TransmissionParameters] = None,
@@ -236,14 +136,20 @@ class Reliability:
         """Send a confirmable message or a non-confirmable request, at once or when NSTART allows (§4.7).
 
         Returns None if its queue is full. `on_outcome` is called at most once, never from inside this call: for a
-        confirmable message when its fate is known, for another only if it is rejected or the path fails.
+        confirmable message when its fate is known, for another if it is rejected, the path fails, or nothing is
+        expected any more. A message of a `flight`, which is confirmable, goes at once: its congestion window is heeded
+        by whoever sends it, and NSTART goes on to hold for all others.
         """
+        if parameters is None:
+            parameters = self._parameters
         message_id = peer.next_message_id()
         data = encode(Message(CON if confirmable else NON, code, message_id, token, options, payload))
-        outgoing = Outgoing(
-            self, peer, confirmable, message_id, token, data, on_outcome, parameters or self._parameters
-        )
-        if len(peer.outstanding) < outgoing.parameters.nstart:
+        outgoing = Outgoing(self, peer, confirmable, message_id, token, data, on_outcome, parameters, flight)
+        if flight is not None:
+            peer.in_flights += 1
+            self._transmit_first(outgoing, now)
+            return outgoing
+        if len(peer.outstanding) - peer.in_flights < parameters.nstart:
             self._transmit_first(outgoing, now)
             return outgoing
         if peer.waiting is None:
@@ -259,7 +165,8 @@ class Reliability:
 
     def has_room(self, peer: Peer) -> bool:
         """Whether a notification may be sent to `peer` now (RFC 7641 §4.5.1)."""
-        return peer.unconfirmed is None and not peer.waiting and len(peer.outstanding) < self._parameters.nstart
+        outstanding = len(peer.outstanding) - peer.in_flights
+        return peer.unconfirmed is None and not peer.waiting and outstanding < self._parameters.nstart
 
     def notify(
         self, peer: Peer, response: Response, token: bytes, confirmable: bool, now: float, notification: Notification
@@ -296,6 +203,7 @@ class Reliability:
 
     def responded(self, outgoing: Outgoing, now: float) -> None:
         """A response has come, which says all that an acknowledgement would; the outcome is not told (§5.2.2)."""
+        outgoing.on_outcome = ignore_outcome
         if outgoing.peer.outstanding.get(outgoing.message_id) is outgoing:
             self.settle(outgoing, now)
 
@@ -305,18 +213,16 @@ class Reliability:
         Giving up early is no licence to send more: towards a silent peer it keeps its place among the outstanding ones
         for as long as PROBING_RATE has it (§4.7). A sign of life frees that at once.
         """
+        outgoing.on_outcome = ignore_outcome
         peer = outgoing.peer
         if peer.outstanding.get(outgoing.message_id) is not outgoing:
             if peer.waiting is not None and outgoing in peer.waiting:
                 peer.waiting.remove(outgoing)
-            elif peer.unconfirmed is outgoing:
-                outgoing.on_outcome = ignore_outcome
             return
         until = outgoing.expected_until
-        if until <= now or outgoing.notification is not None:  # that was withdrawn because its client was heard of
+        if until <= now:
             self.settle(outgoing, now)
             return
-        outgoing.on_outcome = ignore_outcome
         if outgoing.timer is not None:
             outgoing.timer.cancel()
         outgoing.timer = self._timers.at(until, outgoing.unexpected)
@@ -334,7 +240,7 @@ class Reliability:
 
     def _transmit_first(self, outgoing: Outgoing, now: float) -> None:
         parameters = outgoing.parameters
-        outgoing.sent_at = now
+        outgoing.begun_at = now
         if not outgoing.confirmable:
             self._outbox.append((outgoing.data, outgoing.peer.path))
             until = outgoing.expected_until
@@ -344,30 +250,91 @@ class Reliability:
                 outgoing.timer = self._timers.at(until, outgoing.unexpected)
             return
         outgoing.peer.outstanding[outgoing.message_id] = outgoing
+        round_trips = self._round_trips(outgoing)
+        timeout = parameters.ack_timeout if round_trips is None else round_trips.timeout
         # §4.2: the initial timeout is drawn from ACK_TIMEOUT to ACK_TIMEOUT * ACK_RANDOM_FACTOR, then doubled.
-        outgoing.timeout = self._entropy.uniform(
-            parameters.ack_timeout, parameters.ack_timeout * parameters.ack_random_factor
-        )
-        self._outbox.append((outgoing.data, outgoing.peer.path))
-        self._arm(outgoing, now)
+        outgoing.timeout = self._entropy.uniform(timeout, timeout * parameters.ack_random_factor)
+        delay = outgoing.timeout
+        if outgoing.flight is not None and round_trips is not None and round_trips.probe_after < delay:
+            outgoing.probes = True
+            delay = round_trips.probe_after
+        self._transmit(outgoing, delay, now)
 
-    def _arm(self, outgoing: Outgoing, now: float) -> None:
-        outgoing.timer = self._timers.at(now + outgoing.timeout, outgoing.timed_out)
+    def _transmit(self, outgoing: Outgoing, delay: float, now: float) -> None:
+        outgoing.sent_at = now
+        if outgoing.flight is not None:
+            outgoing.flight.sent(outgoing)
+        self._outbox.append((outgoing.data, outgoing.peer.path))
+        outgoing.timer = self._timers.at(now + delay, outgoing.timed_out)
+
+    def _round_trips(self, outgoing: Outgoing) -> Optional[RoundTrips]:
+        """Return what the timeouts of this message follow, if it is not the fixed ACK_TIMEOUT (§4.8.1)."""
+        if outgoing.flight is None and not outgoing.parameters.adaptive_timeout:
+            return None
+        peer = outgoing.peer
+        if peer.round_trips is None:
+            peer.round_trips = RoundTrips(outgoing.parameters.ack_timeout)
+        return peer.round_trips
 
     def outgoing_timed_out(self, outgoing: Outgoing, now: float) -> None:
-        """Repeat a message with twice the timeout, or give it up after MAX_RETRANSMIT times (§4.2)."""
-        if outgoing.retransmissions >= outgoing.parameters.max_retransmit:
+        """Repeat a message with twice the timeout, or give it up (§4.2).
+
+        With the fixed timeout that is after MAX_RETRANSMIT times. A measured one may be shorter, and longer: then it is
+        given up when no repetition is left within MAX_TRANSMIT_SPAN, on which the lifetime of message IDs rests.
+        """
+        if outgoing.probes and not outgoing.overtaken:
+            self._probe(outgoing, now)
+            return
+        round_trips = self._round_trips(outgoing)
+        if round_trips is None:
+            is_last = outgoing.retransmissions >= outgoing.parameters.max_retransmit
+        else:
+            is_last = now - outgoing.begun_at >= outgoing.parameters.max_transmit_span
+            if not outgoing.overtaken:
+                round_trips.timed_out(now)
+        if outgoing.flight is not None:
+            outgoing.flight.timed_out(outgoing, now)
+        if is_last:
             self.settle(outgoing, now)
             outgoing.on_outcome(
                 RequestTimeout(f"no acknowledgement after {outgoing.retransmissions + 1} transmissions"), now
             )
             return
         outgoing.retransmissions += 1
-        outgoing.timeout *= 2
+        if not outgoing.overtaken:  # else the path works, and it is the window that gives way
+            outgoing.timeout *= 2
+        outgoing.overtaken = outgoing.probes = False
         if outgoing.notification is not None:
             self._renew(outgoing, outgoing.notification, now)
-        self._outbox.append((outgoing.data, outgoing.peer.path))
-        self._arm(outgoing, now)
+        self._transmit(outgoing, outgoing.timeout, now)
+
+    def _probe(self, outgoing: Outgoing, now: float) -> None:
+        """A message of a flight that nothing has overtaken: send it again if none was sent after it, else wait on."""
+        outgoing.probes = False
+        flight = outgoing.flight
+        assert flight is not None
+        if flight.newest is outgoing:
+            flight.window.lost(outgoing.sent_at, now)
+            outgoing.retransmissions += 1
+            self._transmit(outgoing, outgoing.timeout, now)
+        else:
+            outgoing.timer = self._timers.at(outgoing.sent_at + outgoing.timeout, outgoing.timed_out)
+
+    def _acknowledge(self, outgoing: Outgoing, now: float) -> None:
+        """Learn from the time that an acknowledgement took, and settle the message."""
+        round_trips = self._round_trips(outgoing)
+        if round_trips is not None:
+            if not outgoing.retransmissions:
+                round_trips.measured(now - outgoing.sent_at)
+            else:
+                round_trips.repeated(now - outgoing.sent_at)
+            if outgoing.flight is not None:
+                for late in outgoing.flight.acknowledged(outgoing, now):
+                    if late.timer is not None:
+                        late.timer.cancel()
+                    due = late.sent_at + round_trips.expected * min(1 << late.retransmissions, _LONGEST_REPAIR)
+                    late.timer = self._timers.at(min(due, late.sent_at + late.timeout), late.timed_out)
+        self.settle(outgoing, now)
 
     def _renew(self, outgoing: Outgoing, notification: Notification, now: float) -> None:
         """Have a notification say what is current; another state goes under another message ID (RFC 7641 §4.5.2)."""
@@ -393,7 +360,10 @@ class Reliability:
         del peer.outstanding[outgoing.message_id]
         if outgoing.timer is not None:
             outgoing.timer.cancel()
-        while peer.waiting and len(peer.outstanding) < peer.waiting[0].parameters.nstart:
+        if outgoing.flight is not None:
+            outgoing.flight.withdrawn(outgoing)
+            peer.in_flights -= 1
+        while peer.waiting and len(peer.outstanding) - peer.in_flights < peer.waiting[0].parameters.nstart:
             self._transmit_first(peer.waiting.popleft(), now)
         if peer.owed is not None:
             self._above.room_made(peer)
@@ -419,9 +389,12 @@ class Reliability:
             if message.type == RST and unconfirmed is not None and unconfirmed.message_id == message.message_id:
                 self.unconfirmed_ended(unconfirmed, ResetError("the peer rejected the notification"), now)
             return
-        if message.type == ACK and not outgoing.confirmable:
-            return
-        self.settle(outgoing, now)
+        if not outgoing.confirmable:
+            if message.type == ACK:
+                return  # §4.3: it is not acknowledged
+            self.settle(outgoing, now)
+        else:
+            self._acknowledge(outgoing, now)
         error = None if message.type == ACK else ResetError("the peer rejected the message with a reset")
         outgoing.on_outcome(error, now)
 
@@ -432,7 +405,7 @@ class Reliability:
             outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
             if outgoing is None or not outgoing.confirmable or outgoing.token != message.token:
                 return
-            self.settle(outgoing, now)
+            self._acknowledge(outgoing, now)
             outgoing.on_outcome(None, now)
             self._above.response_received(message, peer, path, now)
             return
@@ -471,9 +444,7 @@ class Reliability:
         mask = message.options.mask
         if message.type == NON and mask & NOT_UNDERSTOOD:
             return  # §5.4.1: rejected, which §4.3 allows to do in silence
-        remembers = message.code in _NOT_IDEMPOTENT or (
-            mask & _ORDER_MATTERS != 0 and (message.code not in SAFE or mask & 1 << BLOCK1 != 0)
-        )
+        remembers = message.code in _NOT_IDEMPOTENT or (mask & _MATTERS != 0 and _remembers(message.code, mask))
         key = 0
         peer: Optional[Peer] = None
         if remembers or self._pending:
@@ -562,9 +533,7 @@ class Reliability:
         if len(data) > self._undefended:
             defended = self._above.defend(message, path, response, len(data), now)
             if defended is not response:
-                payload = defended.payload
-                assert isinstance(payload, bytes)
-                data = encode(Message(type, defended.code, message_id, token, defended.options, payload))
+                data = _encode_response(type, message_id, token, defended)
         self._outbox.append((data, path))
         return data
 
@@ -653,6 +622,15 @@ class Reliability:
                 return
         if self.send(peer, response.code, token, response.options, payload, now, ignore_outcome) is None:
             self.send_unreliably(peer, response.code, token, response.options, payload)
+
+
+def _remembers(code: int, mask: int) -> bool:
+    """Whether the answer to a request that is idempotent by its method is remembered for its options' sake."""
+    return (
+        mask & _ORDER_MATTERS != 0
+        or (mask & _CONDITIONS != 0 and code not in SAFE)
+        or (mask & _LET_GO != 0 and code != codes.GET)
+    )
 
 
 def _record(version_bits: int, message: Message) -> bytes:

@@ -18,6 +18,7 @@ Handler = Callable[[Request], Union[Response, Deferred]]
 CoroutineHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 AnyHandler = Union[Handler, CoroutineHandler]
 OpenSink = Callable[[Request], Union[Sink, Response]]
+WriteBlock = Callable[[Request, int, bool], Union[Response, Deferred]]
 
 _CONDITIONAL = 1 << IF_MATCH | 1 << IF_NONE_MATCH
 _CACHED_PATHS = 1024  # spellings of paths whose normalised form is kept
@@ -31,7 +32,9 @@ class Resource:
     whose value reaches the handler in ``request.args``. `get`, `post`, … are handlers: functions that take a `Request`
     and return a `Response`, or a `Deferred` to be resolved later. A method without handler is answered 4.05.
     `upload` streams the bodies of PUT: it is called with the first block's request and returns a `Sink`, or a response
-    that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13.
+    that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13. `write_block` takes the
+    blocks of PUT each by itself, in whatever order they come: it is called with the block's request, the offset in
+    bytes at which its payload belongs, and whether the client says that more follow (RFC 7959 §2.3: not atomic).
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
     `accepts` are what the bodies of requests can be; a body of another Content-Format, or of none, is answered 4.15
     (empty: not checked). `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are
@@ -39,16 +42,16 @@ class Resource:
     old at most, which the client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to
     repeat it with, and the blocks of an upload are as fresh as the first. `group` says that requests to a group that
     the endpoint belongs to are served too; others are ignored (RFC 7252 §8, §11.3).
-    `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run anew for all
-    observers together, on behalf of the first one, each time that `Site.changed` is called, so that the answer must not
-    depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what changes often, most
-    are not. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
+    `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run
+    anew for all observers together, on behalf of the first one, each time that `Site.changed` is called, so that the
+    answer must not depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what
+    changes often, most are not. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
     Raises UsageError for a template that is not a path.
     """
 
     __slots__ = (
         "accepts", "conditional", "content_formats", "fresh", "group", "handlers", "hidden", "interface", "max_body",
-        "notify_confirmable", "observable", "resource_type", "segments", "title", "upload",
+        "notify_confirmable", "observable", "resource_type", "segments", "title", "upload", "write_block",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +66,7 @@ class Resource:
         patch: Optional[AnyHandler] = None,
         ipatch: Optional[AnyHandler] = None,
         upload: Optional[OpenSink] = None,
+        write_block: Optional[WriteBlock] = None,
         title: str = "",
         resource_type: str = "",
         interface: str = "",
@@ -78,8 +82,11 @@ class Resource:
     ) -> None:
         if not template.startswith("/"):
             raise UsageError(f"the template {template!r} has to begin with a slash")
-        if upload is not None and put is not None:
-            raise UsageError(f"{template}: upload and put both want the bodies of PUT")
+        if sum(taker is not None for taker in (put, upload, write_block)) > 1:
+            raise UsageError(f"{template}: only one of put, upload and write_block can have the bodies of PUT")
+        if write_block is not None:
+            write = write_block
+            put = lambda request: write(request, 0, False)  # noqa: E731  a body in one message
         self.segments = tuple(template[1:].split("/")) if template != "/" else ()
         handlers = {
             codes.GET: get, codes.POST: post, codes.PUT: put, codes.DELETE: delete, codes.FETCH: fetch,
@@ -87,6 +94,7 @@ class Resource:
         }  # fmt: skip
         self.handlers = {code: cast(Handler, handler) for code, handler in handlers.items() if handler is not None}
         self.upload = upload
+        self.write_block = write_block
         self.title = title
         self.resource_type = resource_type
         self.interface = interface

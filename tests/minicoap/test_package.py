@@ -49,9 +49,10 @@ def programs() -> list[str]:
 
 
 def test_programs_in_the_manual_are_short_and_work_together() -> None:
-    client, server = programs()
+    client, server, observer = programs()
     assert len([line for line in client.splitlines() if line.strip()]) <= 5
-    assert len([line for line in server.splitlines() if line.strip()]) <= 10
+    assert len([line for line in server.splitlines() if line.strip()]) <= 12
+    assert len([line for line in observer.splitlines() if line.strip()]) <= 4
     names: dict[str, Any] = {}
     bound: list[str] = []
 
@@ -71,9 +72,18 @@ def test_programs_in_the_manual_are_short_and_work_together() -> None:
                 await asyncio.sleep(0)
         exec(client.replace("coap://127.0.0.1:5683", bound[0]), names)
         text: str = await asyncio.wait_for(names["read"](), 20)
+        shown: list[str] = []
+        names["print"] = shown.append
+        exec(observer.replace("coap://127.0.0.1:5683", bound[0]), names)
+        watching = asyncio.ensure_future(names["watch"]())
+        while len(shown) < 2 and not watching.done():
+            await asyncio.sleep(0.01)
+        assert shown == sorted(set(shown))
+        watching.cancel()
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        for ended in (watching, task):
+            with pytest.raises(asyncio.CancelledError):
+                await ended
         return text
 
     assert re.match(r"\d{4}-\d\d-\d\dT", asyncio.run(scenario()))

@@ -218,7 +218,15 @@ def test_a_job_that_cannot_be_meant_touches_nothing(node, what):
     node.world.run_for(200)
 
     assert node.processes.children == []
-    assert sorted(node.files.content) == ["data/journal.reserve"]
+    assert [name for name in node.files.content if not name.startswith("data/journal")] == []
+
+
+def test_a_job_that_cannot_be_read_is_rejected_so_that_it_does_not_wait_for_ever(node):
+    node.server.say("GET", "/updates/j1", BAD_JOBS["a destination upwards"])
+    boot(node)
+    node.until(lambda: bool(node.server.reports()) and node.server.reports()[-1]["state"] == "rejected")
+
+    assert node.server.reports()[-1]["reason"] == "unsupported"
 
 
 @pytest.mark.parametrize("state", ["waiting", "downloading", "verifying"])

@@ -29,9 +29,10 @@ OURS = {
     "minicoap": {
         "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.udp", "codec", "codec.codes",
         "codec.contentformats", "codec.linkformat", "codec.message", "codec.options", "codec.problem", "codec.uri",
-        "core", "core.block_client", "core.block_server", "core.body", "core.deduplication", "core.endpoint",
-        "core.entropy", "core.exchange", "core.machine", "core.observe_client", "core.observe_server",
-        "core.parameters", "core.peer", "core.reliability", "core.request", "core.resource", "core.timers", "errors",
+        "core", "core.block_client", "core.block_download", "core.block_server", "core.body", "core.congestion",
+        "core.deduplication", "core.endpoint", "core.entropy", "core.exchange", "core.flight", "core.machine",
+        "core.observe_client", "core.observe_server", "core.observer", "core.outgoing", "core.parameters", "core.peer",
+        "core.reliability", "core.request", "core.request_tag", "core.resource", "core.rto", "core.timers", "errors",
     },
 }  # fmt: skip
 

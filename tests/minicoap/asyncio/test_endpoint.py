@@ -6,19 +6,17 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 
 from minicoap.asyncio.endpoint import Endpoint
-from minicoap.asyncio.files import FileSink, FileSource
 from minicoap.codec import codes, contentformats
 from minicoap.codec.options import URI_HOST
 from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource, Site
-from minicoap.errors import BodyError, NetworkError, OptionError, PathError, RequestTimeout, StorageError, UsageError
+from minicoap.errors import NetworkError, OptionError, PathError, RequestTimeout, UsageError
 
 BODY = bytes(range(256)) * 41 + b"end"
 QUICK = TransmissionParameters(ack_timeout=0.02, max_retransmit=1, congestion_controlled=True)
@@ -162,60 +160,6 @@ def test_bodies_of_any_size_travel_both_ways() -> None:
         assert (await client.put(f"{uri}/body", BODY)).text == str(len(BODY))
 
     run(scenario)
-
-
-def test_download_goes_into_a_file_and_resumes_at_an_offset(tmp_path: Path) -> None:
-    async def scenario(client: Endpoint, uri: str) -> None:
-        name = str(tmp_path / "body")
-        response = await client.download(f"{uri}/body", name)
-        assert (response.code, response.body, response.etag) == (codes.CONTENT, b"", b"v1")
-        assert Path(name).read_bytes() == BODY
-        Path(name).write_bytes(b"#" * 2048 + b"?" * 9000)
-        await client.download(f"{uri}/body", name, offset=2048)
-        assert Path(name).read_bytes()[: len(BODY)] == b"#" * 2048 + BODY[2048:]
-
-    run(scenario)
-
-
-def test_download_into_a_sink_can_be_stopped_by_it(tmp_path: Path) -> None:
-    class Careful(FileSink):
-        def begin(self, response: Response, size: Optional[int]) -> None:
-            raise BodyError(f"{size} bytes with {response.etag!r} are not wanted")
-
-    async def scenario(client: Endpoint, uri: str) -> None:
-        with pytest.raises(BodyError, match=f"{len(BODY)} bytes with b'v1'"):
-            await client.download(f"{uri}/body", Careful(str(tmp_path / "x")))
-
-    run(scenario)
-
-
-def test_refused_download_leaves_the_file_alone(tmp_path: Path) -> None:
-    async def scenario(client: Endpoint, uri: str) -> None:
-        (tmp_path / "kept").write_bytes(b"kept")
-        response = await client.download(f"{uri}/nothing", str(tmp_path / "kept"))
-        assert response.code == codes.NOT_FOUND
-        assert (tmp_path / "kept").read_bytes() == b"kept"
-
-    run(scenario)
-
-
-def test_upload_comes_from_a_file(tmp_path: Path) -> None:
-    async def scenario(client: Endpoint, uri: str) -> None:
-        (tmp_path / "body").write_bytes(BODY)
-        with FileSource(str(tmp_path / "body")) as source:
-            assert (await client.put(f"{uri}/body", source)).text == str(len(BODY))
-
-    run(scenario)
-
-
-def test_trouble_with_files_is_a_storage_error_that_names_them(tmp_path: Path) -> None:
-    async def scenario(client: Endpoint, uri: str) -> None:
-        with pytest.raises(StorageError, match="no/such"):
-            await client.download(f"{uri}/body", str(tmp_path / "no/such"))
-
-    run(scenario)
-    with pytest.raises(StorageError, match="no/such"):
-        FileSource(str(tmp_path / "no/such"))
 
 
 def test_silence_is_a_timeout() -> None:

@@ -98,7 +98,7 @@ def test_one_may_stop_listening_early() -> None:
             assert uri in uris
             break
         await answers.aclose()  # type: ignore[attr-defined]
-        assert not client.core._exchanges._groups
+        assert client.core.footprint()["groups"] == 0
 
     run(scenario)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from minicoap import Endpoint, Request, Resource, Response, Site, codes, contentformats
+from minicoap import Endpoint, Request, Resource, Response, Site, TransferState, codes, contentformats
 from minicoap.cli.main import main
 
 BODY = bytes(range(256)) * 20
@@ -29,7 +30,7 @@ def site() -> Site:
         Resource("/changed", put=lambda request: Response(codes.CHANGED), resource_type="silent"),
         Resource("/created", post=lambda request: Response(codes.CREATED, location_path=("updates", "7"))),
         Resource("/refused", get=lambda request: Response(codes.FORBIDDEN, b"not for you")),
-        Resource("/body", get=lambda request: Response(payload=BODY), put=lambda request: Response(
+        Resource("/body", get=lambda request: Response(payload=BODY, etag=b"v1"), put=lambda request: Response(
             codes.CHANGED, str(len(request.payload)).encode()
         )),
     )  # fmt: skip
@@ -104,6 +105,40 @@ def test_body_goes_into_a_file_and_comes_from_one(uri: str, tmp_path: Path, capf
     assert capfd.readouterr() == (str(len(BODY)), "")
 
 
+def test_download_grows_beside_its_place_and_is_resumed_only_if_told(
+    uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = tmp_path / "body"
+    state = TransferState(f"{uri}/body", b"v1", 4096)
+    for resume, expected in (([], BODY), (["--resume"], b"#" * 3072 + BODY[3072:])):
+        (tmp_path / "body.part").write_bytes(b"#" * 4096)
+        (tmp_path / "body.part.state").write_text(json.dumps(state.as_dict()))
+        assert main(["get", f"{uri}/body", "-o", str(name), "--window", "8", *resume]) == 0
+        assert name.read_bytes() == expected
+        assert [each.name for each in tmp_path.iterdir()] == ["body"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_window_serves_a_get_to_standard_output_too(uri: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["get", f"{uri}/body", "--window", "8"]) == 0
+    assert capfdbinary.readouterr() == (BODY, b"")
+
+
+@pytest.mark.parametrize("command", ["get", "put"])
+def test_progress_is_shown_on_a_terminal(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    name = tmp_path / "body"
+    name.write_bytes(BODY)
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert main([command, f"{uri}/body", "--file" if command == "put" else "-o", str(name)]) == 0
+    assert terminal.getvalue().startswith("\r 20 %  1024 B of 5120 B  ")
+    assert "\r100 %  5120 B of 5120 B  " in terminal.getvalue()
+    assert terminal.getvalue().endswith("/s\n")
+
+
 def test_payload_comes_from_standard_input(
     uri: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +186,10 @@ def test_wrong_use_is_explained(arguments: list[str], says: str, capfd: pytest.C
         ["get", "coap://h/", "--accept", "nonsense"],
         ["get", "coap://h/", "--timeout", "soon"],
         ["get", "coap://h/", "--timeout", "-1"],
+        ["get", "coap://h/", "--window", "0"],
+        ["get", "coap://h/", "--window", "1000"],
+        ["get", "coap://h/", "--window", "many"],
+        ["put", "coap://h/", "--window", "2"],
         ["put", "coap://h/", "--payload", "x", "--file", "y"],
     ],
 )

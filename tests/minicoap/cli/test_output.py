@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from typing import Optional
+
 import pytest
 
-from minicoap.cli.output import link_table, option_text, printable, status_lines
+from minicoap.cli.output import ProgressLine, link_table, option_text, printable, progress_text, status_lines
 from minicoap.codec import codes, options
 from minicoap.codec.linkformat import parse_links
+from minicoap.core.body import TransferState
 from minicoap.core.request import Response
 
 
@@ -47,3 +51,43 @@ def test_links_are_a_table_with_the_columns_that_have_something_in_them() -> Non
 
 def test_what_steers_a_terminal_is_made_visible() -> None:
     assert printable("a\nb\x07ü") == "a\\nb\\x07ü"
+
+
+@pytest.mark.parametrize(
+    ("done", "size", "moved", "seconds", "text"),
+    [
+        (0, 0, 0, 0.0, "0 B"),
+        (512, None, 512, 0.5, "512 B  1024 B/s"),
+        (20_480, 40_960, 10_240, 1.0, " 50 %  20 KiB of 40 KiB  10 KiB/s"),
+        (5 << 20, 64 << 20, 0, 2.0, "  7 %  5120 KiB of 64.0 MiB  0 B/s"),
+        (64 << 20, 64 << 20, 64 << 20, 2.0, "100 %  64.0 MiB of 64.0 MiB  32.0 MiB/s"),
+    ],
+)
+def test_progress_is_told_in_units_that_suit(
+    done: int, size: Optional[int], moved: int, seconds: float, text: str
+) -> None:
+    assert progress_text(done, size, moved, seconds) == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_line_is_not_drawn_anew_for_every_block_but_for_the_last() -> None:
+    terminal = Terminal()
+    with ProgressLine(terminal) as line:
+        for offset in range(1024, 65_537, 1024):
+            line(TransferState("coap://h/x", None, offset), 65_536)
+    assert terminal.getvalue().startswith("\r  1 %  1024 B of 64 KiB")
+    assert "\r100 %  64 KiB of 64 KiB" in terminal.getvalue()
+    assert terminal.getvalue().count("\r") < 10
+
+
+def test_progress_line_is_silent_without_a_terminal_and_without_progress() -> None:
+    plain, terminal = io.StringIO(), Terminal()
+    with ProgressLine(plain) as line:
+        line(TransferState("coap://h/x", None, 1), 1)
+    with ProgressLine(terminal):
+        pass
+    assert plain.getvalue() == terminal.getvalue() == ""

@@ -193,9 +193,9 @@ def test_code_decides_whether_a_response_is_kept(code: int, kept: bool) -> None:
 def test_challenge_is_not_kept() -> None:
     client = Client()
     outcomes = client.request(codes.GET, "x")
-    (first,) = client.sent()
-    (second,) = client.put(ack(codes.UNAUTHORIZED, first, options=((ECHO, b"v"),)))
-    client.put(ack(codes.UNAUTHORIZED, second, options=((ECHO, b"v"),)))
+    sent = client.sent()
+    while sent:
+        sent = client.put(ack(codes.UNAUTHORIZED, sent[0], options=((ECHO, b"v"),)))
     assert len(outcomes) == 1
     assert client.core.footprint()["cached"] == 0
 

@@ -145,7 +145,7 @@ def test_client_that_is_refused_again_gets_to_know_that() -> None:
     pair = Pair(Site(Resource("/x", get=lambda request: request.challenge())))
     outcome = pair.request(codes.GET, "x")
     assert outcome.code == codes.UNAUTHORIZED
-    assert [sender for sender, _ in pair.messages()] == ["client", "server"] * 2
+    assert [sender for sender, _ in pair.messages()] == ["client", "server"] * (1 + 5)
 
 
 def test_client_brings_a_value_back_in_its_next_request_to_that_server_and_to_no_other() -> None:

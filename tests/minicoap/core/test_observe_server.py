@@ -404,6 +404,17 @@ def test_last_state_of_a_series_is_confirmed_when_its_max_age_is_over() -> None:
     assert solo.pass_time(3600.0) == []
 
 
+def test_last_state_is_confirmed_within_an_hour_however_long_it_is_good_for() -> None:
+    state = State(notify_confirmable=False)
+    state.max_age = 10 * 24 * 3600
+    solo = Solo(state.site)
+    solo.put(register())
+    start = solo.now
+    state.change()
+    sent = acknowledging(solo, 10 * 3600.0)
+    assert [(when - start, message.type) for when, message in sent] == [(0.0, NON), (3600.0, CON)]
+
+
 @pytest.mark.parametrize("max_age", [0, 2])
 def test_confirmation_of_what_ages_fast_waits_its_turn(max_age: int) -> None:
     state = State(notify_confirmable=False)
@@ -474,7 +485,8 @@ def test_acknowledgement_of_a_non_confirmable_notification_means_nothing() -> No
     solo.put(register())
     (notification,) = changed(solo, state)
     solo.put(empty(ACK, notification.message_id))
-    assert changed(solo, state) == []
+    assert observers(solo) == 1
+    assert changed(solo, state) == []  # the three seconds are not over
     assert solo.put(reset(notification)) == []
     assert ended(solo, state)
 
@@ -555,6 +567,17 @@ def test_registration_under_the_token_of_an_observation_ends_it_even_if_it_fails
     solo.put(register())
     solo.put(register(5, b"t", "plain"))
     assert ended(solo, state)
+
+
+def test_reset_of_what_was_sent_before_a_new_registration_does_not_end_that() -> None:
+    state = State(notify_confirmable=False)
+    solo = Solo(state.site)
+    solo.put(register())
+    (notification,) = changed(solo, state)
+    solo.put(register(5))
+    solo.put(reset(notification))
+    assert observers(solo) == 1
+    assert len(changed(solo, state)) == 1
 
 
 def test_new_registration_takes_the_place_of_an_outstanding_notification() -> None:

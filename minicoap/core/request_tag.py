@@ -1,0 +1,45 @@
+"""Telling apart the bodies that are under way to one resource at once, by Request-Tag (RFC 9175 §3.5.2).
+
+An operation is matchable to another if both go to the same place with the same method and options. The first goes
+without the option, the second with an empty one, further ones with a byte: whatever no other has at the moment. What
+one that was cancelled or failed had is free again: the next starts with block 0 and overwrites what was there (§3.3).
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from minicoap.core.request import Path
+
+Operation = tuple[Path, int, tuple[tuple[int, bytes], ...]]
+"""Where to, the method, and the options in order, Block and Request-Tag left out."""
+
+
+class RequestTags:
+    """The tags in use; an operation takes one when it begins and gives it back at its end."""
+
+    __slots__ = ("_in_use",)
+
+    def __init__(self) -> None:
+        self._in_use: dict[Operation, list[Optional[bytes]]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(tags) for tags in self._in_use.values())
+
+    def take(self, operation: Operation, *, always: bool) -> Optional[bytes]:
+        """Return the shortest tag that no operation like this one has; None for no option, unless `always` one."""
+        tags = self._in_use.setdefault(operation, [])
+        tag: Optional[bytes] = b"" if always else None
+        number = 0
+        while tag in tags:
+            tag = b"" if tag is None else number.to_bytes((number.bit_length() + 7) // 8 or 1, "big")
+            number += tag != b""
+        tags.append(tag)
+        return tag
+
+    def give_back(self, operation: Operation, tag: Optional[bytes]) -> None:
+        """The operation has ended."""
+        tags = self._in_use[operation]
+        tags.remove(tag)
+        if not tags:
+            del self._in_use[operation]

@@ -1,0 +1,435 @@
+"""Downloads and uploads of files and sinks through sockets: resumed, hashed, told of, and whole in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+
+from minicoap import (
+    BodyError,
+    Endpoint,
+    FileSink,
+    FileSource,
+    Limits,
+    Request,
+    RequestTimeout,
+    Resource,
+    Response,
+    Site,
+    StorageError,
+    TransferState,
+    TransmissionParameters,
+    UsageError,
+    codes,
+)
+from minicoap.asyncio import partfile
+
+BODY = b"".join(n.to_bytes(4, "big") for n in range(16 * 256))  # 16 KiB
+QUICK = TransmissionParameters(ack_timeout=0.05, max_retransmit=2, congestion_controlled=True)
+
+
+class Server:
+    """A body under /body, which may be replaced, and which fails from a block on if told so."""
+
+    def __init__(self) -> None:
+        self.body, self.etag = BODY, b"v1"
+        self.fails_at = 1 << 30
+        self.asked: list[int] = []
+        self.received: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        return len(self.body)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.asked.append(offset)
+        if offset >= self.fails_at:
+            raise OSError(5, "I/O error")
+        return self.body[offset : offset + length]
+
+    def take(self, request: Request) -> Response:
+        self.received.append(request.payload)
+        return Response(codes.CHANGED, str(len(request.payload)).encode())
+
+    def site(self) -> Site:
+        return Site(
+            Resource("/body", get=lambda _: Response(payload=self), put=self.take, post=self.take),
+            Resource("/small", get=lambda _: Response(payload=b"small")),
+            Resource("/empty", get=lambda _: Response(payload=b"")),
+            Resource("/nameless", get=lambda _: Response(payload=Nameless())),
+        )
+
+
+class Nameless:
+    size, etag = len(BODY), None
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return BODY[offset : offset + length]
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def begin(self, response: Response, size: Optional[int]) -> None:
+        self.size = size
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        self.data[offset:] = data
+
+
+def run(scenario: Callable[[Endpoint, str, Server], Awaitable[None]], **arguments: Any) -> Server:
+    """Run `scenario(client, uri of the server, server)`."""
+    served = Server()
+
+    async def main() -> None:
+        async with Endpoint(served.site()) as server, Endpoint(parameters=QUICK, **arguments) as client:
+            await server.serve("coap://127.0.0.1:0")
+            await asyncio.wait_for(scenario(client, server.local_uri, served), 30)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+    return served
+
+
+def beside(path: Path) -> list[str]:
+    return sorted(each.name for each in path.iterdir())
+
+
+# Files
+
+
+@pytest.mark.parametrize("window", [1, 8])
+@pytest.mark.parametrize("what", ["body", "small", "empty", "nameless"])
+def test_file_gets_its_name_when_it_is_whole(tmp_path: Path, what: str, window: int) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        response = await client.download(f"{uri}/{what}", tmp_path / "it", window=window)
+        assert (response.code, response.body) == (codes.CONTENT, b"")
+
+    run(scenario)
+    assert (tmp_path / "it").read_bytes() == {"small": b"small", "empty": b""}.get(what, BODY)
+    assert beside(tmp_path) == ["it"]
+
+
+@pytest.mark.parametrize("with_digest", [False, True])
+@pytest.mark.parametrize("window", [1, 8])
+def test_broken_download_leaves_a_part_that_the_next_one_goes_on_with(
+    tmp_path: Path, window: int, with_digest: bool
+) -> None:
+    digest = hashlib.sha256() if with_digest else None
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        server.fails_at = 8192
+        refused = await client.download(f"{uri}/body", str(tmp_path / "it"), window=window)
+        assert refused.code == codes.INTERNAL_SERVER_ERROR
+        assert beside(tmp_path) == ["it.part", "it.part.state"]
+        state = TransferState.from_dict(json.loads((tmp_path / "it.part.state").read_text()))
+        assert state == TransferState(f"{uri}/body", b"v1", 8192)
+        server.fails_at = 1 << 30
+        server.asked.clear()
+        await client.download(f"{uri}/body", str(tmp_path / "it"), window=window, digest=digest)
+        assert min(server.asked) == 7168  # one block twice, to see that it is the same
+
+    run(scenario)
+    assert (tmp_path / "it").read_bytes() == BODY
+    assert beside(tmp_path) == ["it"]
+    if digest is not None:
+        assert digest.digest() == hashlib.sha256(BODY).digest()
+
+
+def test_whole_part_without_its_name_costs_one_block(tmp_path: Path) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        (tmp_path / "it.part").write_bytes(BODY)
+        state = TransferState(f"{uri}/body", b"v1", len(BODY))
+        (tmp_path / "it.part.state").write_text(json.dumps(state.as_dict()))
+        await client.download(f"{uri}/body", tmp_path / "it")
+
+    server = run(scenario)
+    assert server.asked == [len(BODY) - 1024]
+    assert (tmp_path / "it").read_bytes() == BODY
+
+
+def test_cancelled_download_is_saved(tmp_path: Path) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        task: Any = None
+
+        def progress(state: TransferState, size: Optional[int]) -> None:
+            assert size == len(BODY)
+            if state.offset == 4096:
+                task.cancel()
+
+        task = asyncio.ensure_future(client.download(f"{uri}/body", tmp_path / "it", progress=progress))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        state = TransferState.from_dict(json.loads((tmp_path / "it.part.state").read_text()))
+        assert state.offset >= 4096
+        assert (tmp_path / "it.part").read_bytes()[: state.offset] == BODY[: state.offset]
+
+    run(scenario)
+
+
+def test_state_is_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partfile, "SYNC_STEP", 4096)
+    saved: list[int] = []
+
+    def progress(state: TransferState, size: Optional[int]) -> None:
+        if os.path.exists(tmp_path / "it.part.state"):
+            saved.append(json.loads((tmp_path / "it.part.state").read_text())["offset"])
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        await client.download(f"{uri}/body", tmp_path / "it", progress=progress)
+
+    run(scenario)
+    assert sorted(set(saved)) == [4096, 8192, 12288, 16384]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_other_body_ends_the_download_or_begins_it_anew(tmp_path: Path, restart: bool) -> None:
+    digest = hashlib.sha256()
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        server.fails_at = 8192
+        await client.download(f"{uri}/body", tmp_path / "it")
+        server.fails_at, server.body, server.etag = 1 << 30, BODY[::-1][:9000], b"v2"
+        download = client.download(f"{uri}/body", tmp_path / "it", restart=restart, digest=digest)
+        if restart:
+            assert (await download).is_success
+        else:
+            with pytest.raises(BodyError):
+                await download
+            assert beside(tmp_path) == ["it.part", "it.part.state"]
+
+    run(scenario)
+    if restart:
+        assert (tmp_path / "it").read_bytes() == BODY[::-1][:9000]
+        assert digest.digest() == hashlib.sha256(BODY[::-1][:9000]).digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"uri": "coap://127.0.0.1/other"},
+        {"etag": None},
+        {"offset": 9000},
+        {"szx": 9},
+        "not JSON",
+        '{"uri": 1}',
+        "[]",
+    ],
+)
+def test_state_that_cannot_be_believed_is_left_aside(tmp_path: Path, change: Any) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        (tmp_path / "it.part").write_bytes(b"#" * 8192)
+        fields = TransferState(f"{uri}/body", b"v1", 8192).as_dict()
+        text = change if isinstance(change, str) else json.dumps({**fields, **change})
+        (tmp_path / "it.part.state").write_text(text)
+        await client.download(f"{uri}/body", tmp_path / "it")
+
+    assert run(scenario).asked[0] == 0
+    assert (tmp_path / "it").read_bytes() == BODY
+    assert beside(tmp_path) == ["it"]
+
+
+def test_refused_download_leaves_all_alone(tmp_path: Path) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        (tmp_path / "it").write_bytes(b"kept")
+        assert (await client.download(f"{uri}/nothing", tmp_path / "it")).code == codes.NOT_FOUND
+
+    run(scenario)
+    assert (tmp_path / "it").read_bytes() == b"kept"
+    assert beside(tmp_path) == ["it"]
+
+
+def test_what_is_no_file_is_written_to_as_it_is(tmp_path: Path) -> None:
+    """By way of a link: what would be renamed over if this did not hold is the link and not the machine's device."""
+    device = tmp_path / "device"
+    device.symlink_to(os.devnull)
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        assert (await client.download(f"{uri}/body", device, window=4)).is_success
+
+    run(scenario)
+    assert device.is_symlink()
+    assert beside(tmp_path) == ["device"]
+
+
+def test_trouble_with_files_is_a_storage_error_that_names_them(tmp_path: Path) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        with pytest.raises(StorageError, match="no/such"):
+            await client.download(f"{uri}/body", tmp_path / "no/such")
+        (tmp_path / "directory").mkdir()
+        with pytest.raises(StorageError, match="directory"):
+            await client.download(f"{uri}/body", tmp_path / "directory")
+        with pytest.raises(StorageError, match="no/such"):
+            await client.upload(f"{uri}/body", tmp_path / "no/such")
+
+    run(scenario)
+    with pytest.raises(StorageError, match="no/such"):
+        FileSource(str(tmp_path / "no/such"))
+
+
+def test_discarded_part_is_gone(tmp_path: Path) -> None:
+    for name in ("it.part", "it.part.state"):
+        (tmp_path / name).write_bytes(b"x")
+    partfile.discard_part(str(tmp_path / "it"))
+    partfile.discard_part(str(tmp_path / "it"))
+    assert beside(tmp_path) == []
+    (tmp_path / "it.part").mkdir()
+    with pytest.raises(StorageError, match=r"it\.part"):
+        partfile.discard_part(str(tmp_path / "it"))
+
+
+# Sinks
+
+
+@pytest.mark.parametrize("window", [1, 8])
+def test_sink_is_resumed_by_a_state(window: int) -> None:
+    states: list[TransferState] = []
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        sink, digest = Memory(), hashlib.sha256()
+        server.fails_at = 8192
+        await client.download(f"{uri}/body", sink, window=window, progress=lambda state, size: states.append(state))
+        state = TransferState.from_dict(json.loads(json.dumps(states[-1].as_dict())))
+        assert state == TransferState(f"{uri}/body", b"v1", 8192)
+        server.fails_at = 1 << 30
+        digest.update(sink.data[: state.resume_at])
+        await client.download(f"{uri}/body", sink, resume=state, window=window, digest=digest)
+        assert sink.data == BODY
+        assert digest.digest() == hashlib.sha256(BODY).digest()
+        with pytest.raises(UsageError, match="not of"):
+            await client.download(f"{uri}/small", sink, resume=state)
+        with pytest.raises(UsageError, match="beside"):
+            await client.download(f"{uri}/body", "name", resume=state)
+
+    run(scenario)
+
+
+def test_sink_can_stop_the_download() -> None:
+    class Careful(Memory):
+        def begin(self, response: Response, size: Optional[int]) -> None:
+            raise BodyError(f"{size} bytes with {response.etag!r} are not wanted")
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        with pytest.raises(BodyError, match=f"{len(BODY)} bytes with b'v1'"):
+            await client.download(f"{uri}/body", Careful())
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("what", ["sink", "progress", "upload"])
+def test_callback_that_fails_ends_the_transfer_and_is_named(what: str) -> None:
+    class Broken(Memory):
+        def write_at(self, offset: int, data: bytes) -> None:
+            raise ZeroDivisionError("of mine")
+
+    def progress(state: TransferState, size: Optional[int]) -> None:
+        raise ZeroDivisionError("of mine")
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        with pytest.raises(UsageError, match="of mine") as raised:
+            if what == "sink":
+                await client.download(f"{uri}/body", Broken())
+            elif what == "progress":
+                await client.download(f"{uri}/body", Memory(), progress=progress)
+            else:
+                await client.upload(f"{uri}/body", BODY, progress=progress)
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+        assert (await client.get(f"{uri}/small")).text == "small"
+
+    run(scenario)
+
+
+def test_small_blocks_can_be_asked_for() -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        sink = Memory()
+        await client.download(f"{uri}/body", sink, szx=2, window=16)
+        assert sink.data == BODY
+        assert len(server.asked) >= len(BODY) // 64
+        assert (await client.get(f"{uri}/body", szx=0)).body == BODY
+
+    run(scenario)
+
+
+def test_endpoint_with_small_blocks_uses_no_others() -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        assert (await client.get(f"{uri}/body")).body == BODY
+        assert len(server.asked) == len(BODY) // 256
+        assert (await client.put(f"{uri}/body", BODY)).text == str(len(BODY))
+
+    run(scenario, limits=Limits(block_szx=4))
+
+
+def test_silence_in_the_middle_is_a_timeout(tmp_path: Path) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        def progress(state: TransferState, size: Optional[int]) -> None:
+            if state.offset == 4096:
+                client._shell._receive = lambda _: (_ for _ in ()).throw(BlockingIOError())  # type: ignore[union-attr,assignment]
+
+        with pytest.raises(RequestTimeout):
+            await client.download(f"{uri}/body", tmp_path / "it", window=4, progress=progress)
+        assert beside(tmp_path) == ["it.part", "it.part.state"]
+
+    run(scenario)
+
+
+# Uploads
+
+
+@pytest.mark.parametrize("how", ["bytes", "name", "path", "source"])
+def test_upload_takes_bytes_names_and_sources(tmp_path: Path, how: str) -> None:
+    (tmp_path / "it").write_bytes(BODY)
+    seen: list[tuple[TransferState, Optional[int]]] = []
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        name = str(tmp_path / "it")
+        with FileSource(name) as file:
+            source = {"bytes": BODY, "name": name, "path": tmp_path / "it", "source": file}[how]
+            response = await client.upload(
+                f"{uri}/body", source, code=codes.POST, progress=lambda state, size: seen.append((state, size))
+            )
+        assert response.text == str(len(BODY))
+        assert [state.offset for state, _ in seen] == list(range(1024, len(BODY) + 1, 1024))
+        assert seen[0] == (TransferState(f"{uri}/body", None, 1024), len(BODY))
+
+    assert run(scenario).received == [BODY]
+
+
+def test_uploads_at_once_do_not_mix() -> None:
+    bodies = [bytes([n]) * 5000 for n in range(8)]
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        await asyncio.gather(*(client.upload(f"{uri}/body", body, tagged=True) for body in bodies))
+
+    assert sorted(run(scenario).received) == bodies
+
+
+def test_etag_of_a_file_changes_with_it(tmp_path: Path) -> None:
+    name = tmp_path / "it"
+    etags = []
+    for body in (b"one", b"two", b"three"):
+        name.write_bytes(body)
+        os.utime(name, ns=(0, len(etags)))
+        with FileSource(str(name)) as first, FileSource(str(name)) as second:
+            assert first.etag == second.etag
+            etags.append(first.etag)
+    assert len(set(etags)) == 3
+    with FileSource(str(name), etag=b"mine") as named:
+        assert named.etag == b"mine"
+
+
+def test_plain_file_sink_is_emptied_by_the_first_block(tmp_path: Path) -> None:
+    (tmp_path / "it").write_bytes(b"#" * 20_000)
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        with FileSink(str(tmp_path / "it")) as sink:
+            await client.get(f"{uri}/body", sink=sink)
+
+    run(scenario)
+    assert (tmp_path / "it").read_bytes() == BODY
