@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def test_a_server_killed_in_mid_stream_keeps_every_acknowledged_command(tmp_path
     assert len(acknowledged) > 1500
     assert "FAILED" not in acknowledged
     assert set(acknowledged) <= kept
-    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def limit_pages(store: Driver, more: int) -> None:
@@ -166,6 +168,7 @@ def test_another_process_that_holds_the_database_is_waited_for_and_then_reported
     assert (outcome.status, "locked" in outcome.detail) == ("unavailable", True)
     assert store.ask(NodesQuery()).status == "ok"
     other.execute("ROLLBACK")
+    other.close()
 
     store.ok(registering("n1"))
     disk.close()
@@ -180,7 +183,8 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path):
     with pytest.raises(UsageError, match="schema 999"):
         SqliteLedger(path, lambda call: None)
 
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
@@ -226,6 +230,7 @@ def test_samples_go_to_disk_in_intervals_sorted_and_a_change_of_state_at_once(tm
     store.apply_all([registering("n1")])
     assert on_disk() == [("n1",), ("n2",), ("n3",)]
     assert store.one(NodeQuery("n3")).sample == Sample("n3", 5, b"{}")
+    reader.close()
     store.ledger.close()
     assert posted == []
 
@@ -237,8 +242,9 @@ def test_the_interval_alone_flushes_the_samples(tmp_path):
     class Watched(SqliteLedger):
         def _flush_samples(self, node_ids):
             super()._flush_samples(node_ids)
-            if sqlite3.connect(path).execute("SELECT count(*) FROM samples").fetchone() == (1,):
-                written.set()
+            with closing(sqlite3.connect(path)) as database:
+                if database.execute("SELECT count(*) FROM samples").fetchone() == (1,):
+                    written.set()
 
     store = Driver(lambda post: Watched(path, post, flush_interval=0.01))
     store.register("n1")

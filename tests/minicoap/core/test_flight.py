@@ -77,7 +77,7 @@ def test_window_is_told_whether_anything_sent_later_came_through() -> None:
 
 
 def test_withdrawn_message_is_forgotten_and_more_than_once_is_fine() -> None:
-    made, window, (first, second, *_) = flight()
+    made, _window, (first, second, *_) = flight()
     made.withdrawn(first)
     made.withdrawn(first)
     assert made.acknowledged(second, 10.0) == []
