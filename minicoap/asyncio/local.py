@@ -18,7 +18,6 @@ from minicoap.core.request import Path
 Ancillary = list[tuple[int, int, bytes]]
 
 _PLAIN = {socket.AF_INET: 2, socket.AF_INET6: 4}  # members of a socket address
-_WILDCARDS = ("0.0.0.0", "::")
 _PREFERRED = 4096  # hosts whose preferred local address is kept; then they are asked for anew
 
 # Linux names and numbers that the socket module lacks (linux/in.h, linux/in6.h).
@@ -28,11 +27,6 @@ _IPV6_PKTINFO = getattr(socket, "IPV6_PKTINFO", 50)
 _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination in the header
 _IN6_PKTINFO = struct.Struct("=16sI")  # destination, interface
 _ANCILLARY_SPACE = socket.CMSG_SPACE(_IN6_PKTINFO.size) if hasattr(socket, "CMSG_SPACE") else 0
-
-
-def is_for_all(sock: socket.socket) -> bool:
-    """Whether `sock` is bound to all addresses, on a system that can tell them apart."""
-    return sock.getsockname()[0] in _WILDCARDS and hasattr(sock, "recvmsg")
 
 
 class LocalAddresses:

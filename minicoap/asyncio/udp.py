@@ -13,18 +13,21 @@ import socket
 import struct
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from minicoap.asyncio.addresses import mapped
-from minicoap.asyncio.local import LocalAddresses, is_for_all
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
+
+if TYPE_CHECKING:
+    from minicoap.asyncio.local import LocalAddresses
 
 DATAGRAMS_A_WAKEUP = 64  # then the loop's other business gets its turn
 DATAGRAMS_WAITING = 1024  # while the socket's buffer is full; more are lost, and repeated by who sent them
 SOCKET_BUFFER = 1 << 20  # bytes, as far as the system allows: enough for a burst from a few thousand nodes
 LARGEST_DATAGRAM = 65535  # bytes
 
+_WILDCARDS = ("0.0.0.0", "::")
 _SEND_ATTEMPTS = 8  # a send first reports what is pending about other destinations
 _EXTENDED_ERROR = struct.Struct("=I")  # ee_errno, the first field of `struct sock_extended_err`
 
@@ -69,7 +72,7 @@ class UdpShell:
         self._machine = machine
         self._socket = sock
         self._loop = loop
-        self._local = LocalAddresses(sock) if serves and is_for_all(sock) else None
+        self._local = _local_addresses(sock) if serves else None
         self._receive = self._local.receive if self._local is not None else sock.recvfrom
         self._send: Callable[[bytes, Path], object] = self._local.send if self._local is not None else sock.sendto
         self._waiting: deque[tuple[bytes, Path]] = deque()
@@ -229,3 +232,12 @@ class UdpShell:
                     failed.append(path)
                     self._machine.path_failed(path, OSError(number, os.strerror(number)), now)
         return failed
+
+
+def _local_addresses(sock: socket.socket) -> Optional[LocalAddresses]:
+    """Return what tells the local addresses of `sock` apart, if it is bound to all and the system can tell."""
+    if sock.getsockname()[0] not in _WILDCARDS or not hasattr(sock, "recvmsg"):
+        return None
+    from minicoap.asyncio.local import LocalAddresses
+
+    return LocalAddresses(sock)

@@ -26,7 +26,6 @@ from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.entropy import Entropy
 from minicoap.core.exchange import Answer, Exchanges
-from minicoap.core.multicast import GroupRequest, GroupServer
 from minicoap.core.observe_client import Observation, Observations
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
@@ -39,6 +38,7 @@ from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathErr
 if TYPE_CHECKING:
     from minicoap.core.cache import Cache
     from minicoap.core.directory import Facts, Registration
+    from minicoap.core.multicast import GroupRequest, GroupServer
 
 Items = list[tuple[int, bytes]]
 Done = Callable[[Union[Response, CoapError]], None]
@@ -64,6 +64,7 @@ class EndpointCore:
         lifetime = parameters.exchange_lifetime
         self.site = site if site is not None else Site()
         self._limits = limits
+        self._entropy = entropy
         self._parameters = parameters
         self._cache = cache
         self._outbox: list[tuple[bytes, Path]] = []
@@ -77,8 +78,7 @@ class EndpointCore:
             self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
         self._exchanges.reliability = self._exchanges.observers.reliability = self._reliability
-        self._exchanges.groups.reliability = self._reliability
-        self._groups = GroupServer(self._exchanges, self._reliability, self._timers, entropy, parameters, limits)
+        self._group_server: Optional[GroupServer] = None  # made when something is sent to a group that we are in
 
     # DatagramMachine
 
@@ -105,7 +105,14 @@ class EndpointCore:
             message = decode(data, self._decoded)
         except MessageFormatError:
             return  # §8.1: no reset
-        self._groups.message_received(message, path, now)
+        server = self._group_server
+        if server is None:
+            from minicoap.core.multicast import GroupServer
+
+            server = self._group_server = GroupServer(
+                self._exchanges, self._reliability, self._timers, self._entropy, self._parameters, self._limits
+            )
+        server.message_received(message, path, now)
 
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
         """End everything under way with the peer at `path` by a PathError."""
@@ -315,8 +322,14 @@ class EndpointCore:
             except CoapError as error:
                 answered(error)
 
+        from minicoap.core.multicast import GroupClient, GroupRequest
+
+        groups = self._exchanges.groups
+        if groups is None:
+            groups = GroupClient(self._peers, self._timers, self._entropy, self._reliability)
+            self._exchanges.groups = groups
         request = GroupRequest(on_response, done, ask)
-        error = self._exchanges.groups.request(path, code, Options(items), payload, request, duration, now)
+        error = groups.request(path, code, Options(items), payload, request, duration, now)
         if error is not None:
             raise error
         return request
@@ -379,12 +392,12 @@ class EndpointCore:
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
-            "pending": self._reliability.pending + len(self._groups),
+            "pending": self._reliability.pending + (0 if self._group_server is None else len(self._group_server)),
             "bodies": len(self._blocks),
             "tags": len(self._exchanges.request_tags),
             "observers": len(self._exchanges.observers),
             "observations": len(self._observations),
-            "groups": len(self._exchanges.groups),
+            "groups": 0 if self._exchanges.groups is None else len(self._exchanges.groups),
             "cached": 0 if self._cache is None else len(self._cache),
             "refusals": len(self._exchanges.backoff),
             "timers": len(self._timers),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container
-from typing import Callable, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Callable, Optional, TypeVar, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import EXTENDED, NO_OPTIONS, NON, Message, Options
@@ -31,7 +31,6 @@ from minicoap.core.block_server import BlockServer
 from minicoap.core.echo import AddressGuard, Echo
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
-from minicoap.core.multicast import GroupClient
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
 from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
@@ -42,6 +41,9 @@ from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, RequestTimeout
+
+if TYPE_CHECKING:
+    from minicoap.core.multicast import GroupClient
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +152,7 @@ class Exchanges:
         self._timers = timers
         self._entropy = entropy
         self._parameters = parameters
-        self.groups = GroupClient(peers, timers, entropy)
+        self.groups: Optional[GroupClient] = None  # set by the endpoint when it asks one for the first time
         self.backoff = Backoff(timers)
         self._echo = Echo(entropy, parameters.exchange_lifetime)
         self._guard = AddressGuard(self._echo, peers, limits.amplification)
@@ -313,13 +315,13 @@ class Exchanges:
 
     def expects(self, token: bytes) -> bool:
         """Whether a response with this token may come from anybody."""
-        return self.groups.expects(token)
+        return self.groups is not None and self.groups.expects(token)
 
     def response_received(self, message: Message, peer: Optional[Peer], path: Path, now: float) -> bool:
         """Hand a response to the request that it answers; False if there is none or it cannot be used."""
         exchange = peer.exchanges.get(message.token) if peer is not None else None
         if exchange is None:
-            return len(self.groups) > 0 and self.groups.response_received(message, path, now)
+            return self.groups is not None and self.groups.response_received(message, path, now)
         exchange.peer.verified = True  # it knows the token that was sent to its address
         exchange.peer.answered_at = now
         if message.options.mask & NOT_UNDERSTOOD:

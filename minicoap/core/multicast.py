@@ -102,14 +102,13 @@ def _nothing() -> None:
 class GroupClient:
     """The requests to groups that an endpoint has under way."""
 
-    __slots__ = ("_entropy", "_peers", "_requests", "_timers", "reliability")
+    __slots__ = ("_entropy", "_peers", "_reliability", "_requests", "_timers")
 
-    reliability: Reliability  # set by the endpoint
-
-    def __init__(self, peers: Peers, timers: Timers, entropy: Entropy) -> None:
+    def __init__(self, peers: Peers, timers: Timers, entropy: Entropy, reliability: Reliability) -> None:
         self._peers = peers
         self._timers = timers
         self._entropy = entropy
+        self._reliability = reliability
         self._requests: dict[bytes, GroupRequest] = {}  # by token
 
     def __len__(self) -> int:
@@ -133,7 +132,7 @@ class GroupClient:
         while token in self._requests:
             token = self._entropy.token(_TOKEN_LENGTH)
         self._peers.avoid_confusion(peer)
-        outgoing = self.reliability.send(peer, code, token, options, payload, now, request.sent, confirmable=False)
+        outgoing = self._reliability.send(peer, code, token, options, payload, now, request.sent, confirmable=False)
         if outgoing is None:
             return NetworkError("too many messages wait for this group; see Limits.queued_messages")
         request.outgoing = outgoing
@@ -160,7 +159,7 @@ class GroupClient:
             peer.verified = True
             peer.echo = message.options.get(ECHO) if message.options.mask & EXTENDED else None
         if request.outgoing is not None:
-            self.reliability.responded(request.outgoing, now)
+            self._reliability.responded(request.outgoing, now)
         request.received(message, path, now)
         return True
 

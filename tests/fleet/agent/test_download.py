@@ -365,6 +365,7 @@ def test_an_endpoint_without_room_is_waited_for():
     begin = downloading.begin
     begin()
     downloading.download.stop()
+    downloading.world.run_for(1.0)  # until the server has been heard of
     endpoint = downloading.host.machine.endpoint
     endpoint.request(codes.GET, SERVER, blocked.append, downloading.world.now, uri_path=("nodes",))
 
