@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional, Union
 from minicoap.core.timers import Timer, Timers
 
 if TYPE_CHECKING:
-    from minicoap.core.outgoing import Pending
+    from minicoap.core.late import Pending
 
 _EXPIRY = Struct("=d")
 

@@ -31,11 +31,12 @@ from minicoap.core.block_server import BlockServer
 from minicoap.core.echo import AddressGuard, Echo
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
+from minicoap.core.late import ignore_outcome
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
 from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Reliability, ignore_outcome
+from minicoap.core.reliability import Reliability
 from minicoap.core.request import ALL_CLASSES, NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response
 from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site

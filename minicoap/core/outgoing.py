@@ -1,13 +1,12 @@
-"""What the message layer has under way: confirmable messages, notifications, and requests that await their answer."""
+"""What the message layer has under way: confirmable messages, non-confirmable requests, and notifications."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
-from minicoap.codec.message import ACK, Message
 from minicoap.core.flight import Flight
 from minicoap.core.parameters import TransmissionParameters
-from minicoap.core.request import Path, Request, Response
+from minicoap.core.request import Response
 from minicoap.core.timers import Timer
 from minicoap.errors import CoapError
 
@@ -99,32 +98,3 @@ class Outgoing:
     def waited(self, now: float) -> None:
         """No reset has come in the time until the next non-confirmable notification."""
         self.reliability.unconfirmed_ended(self, None, now)
-
-
-class Pending:
-    """A request whose answer is not there yet."""
-
-    __slots__ = ("acknowledged", "deadline", "key", "message", "path", "reliability", "remembers", "timer")
-
-    def __init__(self, reliability: Reliability, message: Message, path: Path, key: int, remembers: bool) -> None:
-        self.reliability = reliability
-        self.message = message
-        self.path = path
-        self.key = key
-        self.remembers = remembers
-        self.acknowledged = False
-        self.timer: Optional[Timer] = None
-        self.deadline: Optional[Timer] = None  # None once it is over
-
-    def acknowledge(self, now: float) -> None:
-        """Send the empty acknowledgement: the answer will be late (§5.2.2)."""
-        self.acknowledged = True
-        self.reliability.send_empty(ACK, self.message.message_id, self.path)
-
-    def answered(self, request: Request, response: Response, now: float) -> None:
-        """Send the answer."""
-        self.reliability.pending_answered(self, request, response, now)
-
-    def forgotten(self, now: float) -> None:
-        """Nobody has answered it in all this time."""
-        self.reliability.pending_forgotten(self)

@@ -8,7 +8,6 @@ answer follows as a message of its own (§5.2).
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections import deque
 from typing import Optional, Protocol, Union
@@ -33,15 +32,14 @@ from minicoap.core.deduplication import Deduplication
 from minicoap.core.echo import SAFE_ANSWER
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
-from minicoap.core.outgoing import Notification, Outcome, Outgoing, Pending
+from minicoap.core.late import LateAnswers, Pending, ignore_outcome, record_of
+from minicoap.core.outgoing import Notification, Outcome, Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.request import NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.rto import RoundTrips
 from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
-
-logger = logging.getLogger(__name__)
 
 _LONGEST_REPAIR = 4  # round trips between two repetitions of a message while others of its flight come through
 _OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers are pending
@@ -100,17 +98,17 @@ class Reliability:
         self._entropy = entropy
         self._parameters = parameters
         self._limits = limits
-        self._pending = 0
         self._longest_token = limits.token_length
         self._undefended = SAFE_ANSWER if limits.amplification else sys.maxsize  # bytes of a datagram
         self._answers = Deduplication(
             timers, parameters.exchange_lifetime, limits.remembered_answers, limits.remembered_bytes
         )
+        self._late = LateAnswers(self, above, peers, timers, self._answers, limits)
 
     @property
     def pending(self) -> int:
         """How many requests await a late answer."""
-        return self._pending
+        return self._late.count
 
     @property
     def remembered(self) -> int:
@@ -423,7 +421,7 @@ class Reliability:
             return
         # A repetition of a response taken before is acknowledged again, though nobody waits for it any more.
         key = peer.index << 16 | message.message_id
-        record = _record(0, message)
+        record = record_of(0, message)
         if self._answers.recall(key, now) == record:
             self.send_empty(ACK, message.message_id, path)
         elif self._above.response_received(message, peer, path, now):
@@ -447,7 +445,7 @@ class Reliability:
         remembers = message.code in _NOT_IDEMPOTENT or (mask & _MATTERS != 0 and _remembers(message.code, mask))
         key = 0
         peer: Optional[Peer] = None
-        if remembers or self._pending:
+        if remembers or self._late.count:
             peer = self._peers.reach(path, now)
             if peer is None:
                 return
@@ -458,23 +456,23 @@ class Reliability:
         answer: Union[Response, Deferred]
         if len(message.token) > self._longest_token:
             answer = Response(codes.BAD_REQUEST, b"the token is too long")  # RFC 8974 §2.2.2
-        elif self._pending >= self._limits.deferred:
+        elif self._late.count >= self._limits.deferred:
             answer = Response(codes.SERVICE_UNAVAILABLE, max_age=_OVERLOAD_MAX_AGE)
         else:
             answer = self._above.request_received(message, path, now)
         if isinstance(answer, Deferred):
             early = answer.response
             if early is None:
-                self._await(answer, message, path, remembers, now)
+                self._late.wait(answer, message, path, remembers, now)
                 return
             answer = self._above.late_response(answer.request, early, now)
         data: Optional[bytes]
         if mask & EXTENDED and not is_wanted(message.options, answer):
-            data = self._silence(message, path)
+            data = self.silence(message, path)
         else:
             data = self.reply(message, path, answer, now)
         if remembers and data is not None:
-            self._answers.remember(key, data, self._lifetime(message), now)
+            self._answers.remember(key, data, self.lifetime(message), now)
 
     def is_repeated(self, message: Message, path: Path, now: float) -> bool:
         """Whether a message to a group was received before, or cannot be kept to find that out; from now on it was."""
@@ -485,10 +483,10 @@ class Reliability:
         known = self._answers.recall(key, now)
         if known is not None and self._is_repetition(known, message, path):
             return True
-        self._answers.remember(key, _record(VERSION_BITS, message), self._lifetime(message), now)
+        self._answers.remember(key, record_of(VERSION_BITS, message), self.lifetime(message), now)
         return False
 
-    def _lifetime(self, message: Message) -> float:
+    def lifetime(self, message: Message) -> float:
         """How long the message ID of `message` means this message and no other (§4.4)."""
         return self._parameters.exchange_lifetime if message.type == CON else self._parameters.non_lifetime
 
@@ -526,102 +524,30 @@ class Reliability:
         size = len(token)
         if size > DIRECT_TOKEN_LENGTH:
             head = encode_header(type, response.code, message_id, token)
+            token = b""
         else:
-            head = bytes((VERSION_BITS | type << 4 | size, response.code, message_id >> 8, message_id & 0xFF)) + token
+            head = bytes((VERSION_BITS | type << 4 | size, response.code, message_id >> 8, message_id & 0xFF))
         raw = response.options.raw
-        data = b"%b%b\xff%b" % (head, raw, payload) if payload else head + raw
+        data = b"%b%b%b\xff%b" % (head, token, raw, payload) if payload else head + token + raw
         if len(data) > self._undefended:
             defended = self._above.defend(message, path, response, len(data), now)
             if defended is not response:
-                data = _encode_response(type, message_id, token, defended)
+                data = _encode_response(type, message_id, message.token, defended)
         self._outbox.append((data, path))
         return data
 
-    def _silence(self, message: Message, path: Path) -> bytes:
+    def defended(self, message: Message, path: Path, response: Response, now: float) -> Response:
+        """Return `response` as it may be sent in a message of its own (RFC 9175 §2.4)."""
+        payload = response.payload
+        assert isinstance(payload, bytes)
+        size = 5 + len(message.token) + len(response.options.raw) + len(payload)
+        return response if size <= self._undefended else self._above.defend(message, path, response, size, now)
+
+    def silence(self, message: Message, path: Path) -> bytes:
         """Send no response (RFC 7967): a confirmable request is acknowledged, or it would be repeated."""
         if message.type == CON:
             self.send_empty(ACK, message.message_id, path)
-        return _record(VERSION_BITS, message)
-
-    # Late answers
-
-    def _await(self, answer: Deferred, message: Message, path: Path, remembers: bool, now: float) -> None:
-        peer = self._peers.reach(path, now)
-        if peer is None:
-            return
-        key = peer.index << 16 | message.message_id
-        pending = Pending(self, message, path, key, remembers)
-        lifetime = self._lifetime(message)
-        self._answers.remember(key, pending, lifetime, now)
-        self._pending += 1
-        pending.deadline = self._timers.after(lifetime, now, pending.forgotten)
-        if message.type == CON:
-            pending.timer = self._timers.after(self._limits.piggyback_delay, now, pending.acknowledge)
-        answer.on_resolved(pending.answered)
-
-    def pending_answered(self, pending: Pending, request: Request, response: Response, now: float) -> None:
-        """Send a late answer: piggybacked if its acknowledgement is still owed, else confirmable on its own."""
-        if not self._end(pending):
-            return
-        response = self._above.late_response(request, response, now)
-        message = pending.message
-        data: Optional[bytes]
-        wanted = not message.options.mask & EXTENDED or is_wanted(message.options, response)
-        if pending.acknowledged:
-            if wanted:
-                self._send_separately(message, response, pending.path, now)
-            # A repeated request is acknowledged again and not carried out again.
-            data = _record(VERSION_BITS, message)
-        else:
-            data = self.reply(message, pending.path, response, now) if wanted else self._silence(message, pending.path)
-            if not pending.remembers:
-                data = None
-        if self._answers.recall(pending.key, now) not in (pending, None):
-            return  # another request has the message ID by now
-        self._answers.forget(pending.key)
-        if data is not None:
-            self._answers.remember(pending.key, data, self._lifetime(message), now)
-
-    def pending_forgotten(self, pending: Pending) -> None:
-        """Give up a request that nobody has answered within the lifetime of its message ID.
-
-        In silence: a client stops expecting a response by then (§4.7), its token may belong to another request, and
-        what is sent to say so would be rejected. An answer that is given after all is dropped.
-        """
-        if self._end(pending):
-            self._answers.forget(pending.key)
-            logger.warning("a deferred answer was never given: %r from %s", pending.message, pending.path[0])
-
-    def _end(self, pending: Pending) -> bool:
-        """Count a pending request no more; False if that was done before."""
-        if pending.deadline is None:
-            return False
-        pending.deadline.cancel()
-        pending.deadline = None
-        self._pending -= 1
-        if pending.timer is not None:
-            pending.timer.cancel()
-        return True
-
-    def _send_separately(self, message: Message, response: Response, path: Path, now: float) -> None:
-        """Send a late answer as a message of its own, without reliability if too many wait for this peer (§5.2.2)."""
-        peer = self._peers.reach(path, now)
-        if peer is None:
-            return
-        token = message.token
-        payload = response.payload
-        assert isinstance(payload, bytes)
-        size = 5 + len(token) + len(response.options.raw) + len(payload)
-        if size > self._undefended:
-            response = self._above.defend(message, path, response, size, now)
-            payload = response.payload
-            assert isinstance(payload, bytes)
-            if response.code == codes.UNAUTHORIZED:
-                # RFC 9175 §2.4: never in a message that would be repeated
-                self.send_unreliably(peer, response.code, token, response.options, payload)
-                return
-        if self.send(peer, response.code, token, response.options, payload, now, ignore_outcome) is None:
-            self.send_unreliably(peer, response.code, token, response.options, payload)
+        return record_of(VERSION_BITS, message)
 
 
 def _remembers(code: int, mask: int) -> bool:
@@ -633,20 +559,7 @@ def _remembers(code: int, mask: int) -> bool:
     )
 
 
-def _record(version_bits: int, message: Message) -> bytes:
-    """Return what is kept of a message that was answered by an empty acknowledgement: a header and its token.
-
-    It looks like a datagram without code; of version 1 for a request, of version 0 for a response, no answer of ours.
-    """
-    header = encode_header(CON, codes.EMPTY, 0, message.token)
-    return bytes((header[0] & ~VERSION_BITS | version_bits,)) + header[1:]
-
-
 def _encode_response(type: int, message_id: int, token: bytes, response: Response) -> bytes:
     payload = response.payload
     assert isinstance(payload, bytes)
     return encode(Message(type, response.code, message_id, token, response.options, payload))
-
-
-def ignore_outcome(error: Optional[CoapError], now: float) -> None:
-    """Whether a separate response arrived is of no consequence here: the client asks again if it did not."""

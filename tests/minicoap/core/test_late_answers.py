@@ -14,7 +14,19 @@ from minicoap.core.resource import Resource, Site
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
 from tests.minicoap.core.handlers import Counter, Later
-from tests.minicoap.core.solo import LIFETIME, NON_LIFETIME, PEER, Solo, ack, con, empty_ack, message, non, reset
+from tests.minicoap.core.solo import (
+    ABROAD,
+    LIFETIME,
+    NON_LIFETIME,
+    PEER,
+    Solo,
+    ack,
+    con,
+    empty_ack,
+    message,
+    non,
+    reset,
+)
 
 # On the server's side
 
@@ -176,6 +188,16 @@ def test_request_that_nobody_answers_is_given_up_in_silence_and_said_so(
     later.deferred[0].resolve(Response(codes.CHANGED), solo.now)
     assert solo.sent() == []
     assert solo.forgets_everything()
+
+
+def test_refusal_that_is_late_is_sent_as_reliably_as_any_answer() -> None:
+    later = Later()
+    solo = Solo(later.site())
+    solo.put(con(codes.GET, 5, b"t", "later"), ABROAD)
+    solo.pass_time(2.0)
+    later.deferred[0].resolve(Response(codes.UNAUTHORIZED, b"who are you?"), solo.now)
+    (answer,) = solo.sent()
+    assert (answer.type, answer.code) == (CON, codes.UNAUTHORIZED)
 
 
 # On the client's side
