@@ -42,16 +42,17 @@ class Resource:
     old at most, which the client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to
     repeat it with, and the blocks of an upload are as fresh as the first. `group` says that requests to a group that
     the endpoint belongs to are served too; others are ignored (RFC 7252 §8, §11.3).
-    `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run
-    anew for all observers together, on behalf of the first one, each time that `Site.changed` is called, so that the
-    answer must not depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what
-    changes often, most are not. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
+    `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run anew for all
+    observers together, on behalf of the first one, each time that `Site.changed` is called, so that the answer must not
+    depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what changes often, most
+    are not. `title`, `resource_type`, `interface`, `size` (bytes that GET returns, about) and `hidden` are for
+    `/.well-known/core`.
     Raises UsageError for a template that is not a path.
     """
 
     __slots__ = (
         "accepts", "conditional", "content_formats", "fresh", "group", "handlers", "hidden", "interface", "max_body",
-        "notify_confirmable", "observable", "resource_type", "segments", "title", "upload", "write_block",
+        "notify_confirmable", "observable", "resource_type", "segments", "size", "title", "upload", "write_block",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,7 @@ class Resource:
         title: str = "",
         resource_type: str = "",
         interface: str = "",
+        size: Optional[int] = None,
         content_formats: Sequence[int] = (),
         accepts: Sequence[int] = (),
         conditional: bool = False,
@@ -98,6 +100,7 @@ class Resource:
         self.title = title
         self.resource_type = resource_type
         self.interface = interface
+        self.size = size
         self.content_formats = tuple(content_formats)
         self.accepts = tuple(accepts)
         self.conditional = conditional
@@ -133,6 +136,8 @@ class Resource:
                 attributes.append((name, value))
         if self.content_formats:
             attributes.append(("ct", " ".join(str(number) for number in self.content_formats)))
+        if self.size is not None:
+            attributes.append(("sz", str(self.size)))
         if self.observable:
             attributes.append(("obs", None))  # RFC 7641 §6
         return Link(self.path, tuple(attributes))
