@@ -31,16 +31,17 @@ Such a resource can be observed: it is shown whenever it changes::
             async for response in endpoint.observe("coap://127.0.0.1:5683/time"):
                 print(response.text)
 
-`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `request`, `download`, `upload` and `ping` are
-coroutines, `observe` is an asynchronous iterator of the states of a resource, of which a slow reader gets the latest;
-leaving it tells the server. `changed` has a handler run again for all who observe. A handler is a plain function from
-`Request` to `Response`, or to a `Deferred` that is resolved later, or a coroutine function. Bodies of any size travel
-block by block: as bytes, or from a `Source` and into a `Sink` (a server's) or `ClientSink`, such as `FileSource` and
-`FileSink`. `download` writes a file or a sink, with several blocks under way if told so; it goes on where an earlier
-one was broken off, by a `TransferState` that can be stored, and feeds a `hashlib` digest on the way (`HashingSink`
-elsewhere). Codes, options and content formats are numbers with names in the modules `codes`, `options` and
-`contentformats`. Responses of class 4.xx and 5.xx are responses; what is raised is a `CoapError`: `UsageError`,
-`PeerError`, `NetworkError` or `StorageError`.
+`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `patch`, `ipatch`, `request`, `download`,
+`upload`, `links`, `register` (with a resource directory) and `ping` are coroutines, `multicast` is an asynchronous
+iterator of what the members of a group answer, `observe` is an asynchronous iterator of the states of a resource, of
+which a slow reader gets the latest; leaving it tells the server. `changed` has a handler run again for all who observe.
+A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved later, or a coroutine
+function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink` (a server's) or
+`ClientSink`, such as `FileSource` and `FileSink`. `download` writes a file or a sink, with several blocks under way if
+told so; it goes on where an earlier one was broken off, by a `TransferState` that can be stored, and feeds a `hashlib`
+digest on the way (`HashingSink` elsewhere). Codes, options and content formats are numbers with names in the modules
+`codes`, `options` and `contentformats`. Responses of class 4.xx and 5.xx are responses; what is raised is a
+`CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`.
 
 Underneath, `EndpointCore` is the whole protocol without a socket or a clock; `UdpShell` runs it, or any other
 `DatagramMachine`, on a UDP socket, and `minicoap.simulate` under a virtual clock over links that lose and reorder.
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from minicoap.codec.message import Message, Options, decode, encode
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
     from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
+    from minicoap.core.cache import Cache
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.machine import DatagramMachine
     from minicoap.core.observe_client import Observation
@@ -110,6 +112,7 @@ _PLACES = {
     "Sink": "core.body",
     "Source": "core.body",
     "TransferState": "core.body",
+    "Cache": "core.cache",
     "EndpointCore": "core.endpoint",
     "DatagramMachine": "core.machine",
     "Observation": "core.observe_client",
@@ -136,6 +139,7 @@ _PLACES = {
 __all__ = [
     "BodyError",
     "BytesSource",
+    "Cache",
     "ClientSink",
     "CoapError",
     "CoapUri",

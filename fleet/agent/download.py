@@ -17,10 +17,9 @@ from fleet.host.files import Files
 from fleet.install.interface import NO_SPACE, Answer
 from fleet.model.jobs import ArtifactRef
 from minicoap.codec import codes
-from minicoap.core.block_client import Transfer
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
-from minicoap.core.request import Path, Response
+from minicoap.core.request import ClientRequest, Path, Response
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError
 
@@ -102,7 +101,7 @@ class Download:
         self._before = 0  # bytes of the artifacts that are complete
         self._offset = 0  # bytes of the one under way
         self._synced = 0
-        self._transfer: Optional[Transfer] = None
+        self._transfer: Optional[ClientRequest] = None
         self._timer: Optional[Timer] = None
 
     def start(self) -> None:

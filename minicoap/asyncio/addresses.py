@@ -11,17 +11,24 @@ from minicoap.errors import PathError, UsageError
 
 
 async def resolve(host: str, port: int, family: int, loop: AbstractEventLoop) -> Path:
-    """Return where `host` is, for a socket of `family`; an IPv6 socket reaches IPv4 as ::ffff:192.0.2.7.
+    """Return where `host` is, the first of `resolve_all`."""
+    return (await resolve_all(host, port, family, loop))[0]
 
-    Addresses are not looked up; of a name's addresses the first of a family that the socket can reach is taken.
-    Raises PathError where a name has none, UsageError for an address of a family that the socket cannot reach.
+
+async def resolve_all(host: str, port: int, family: int, loop: AbstractEventLoop) -> list[Path]:
+    """Return where `host` may be, best first, for a socket of `family`.
+
+    An IPv6 socket reaches IPv4 as ::ffff:192.0.2.7. Addresses are not looked up; of a name's addresses those come back
+    that are of a family that the socket can reach, in the order of RFC 6724. Raises PathError where a name has none,
+    UsageError for an address of a family that the socket cannot reach.
     """
     literal = parse_literal(host, port, family)
     if literal is not None:
-        return literal
+        return [literal]
     wanted = socket.AF_INET if family == socket.AF_INET else socket.AF_UNSPEC
-    found, address = await _look_up(host, port, wanted, loop)
-    return address if found == family else _mapped(address)
+    found = await _look_up(host, port, wanted, loop)
+    addresses = [address if kind == family else mapped(address) for kind, address in found]
+    return list(dict.fromkeys(addresses))
 
 
 async def resolve_local(host: str, port: int, loop: AbstractEventLoop) -> tuple[int, Path]:
@@ -33,7 +40,7 @@ async def resolve_local(host: str, port: int, loop: AbstractEventLoop) -> tuple[
     literal = parse_literal(host, port, family)
     if literal is not None:
         return family, literal
-    return await _look_up(host, port, socket.AF_UNSPEC, loop)
+    return (await _look_up(host, port, socket.AF_UNSPEC, loop))[0]
 
 
 def parse_literal(host: str, port: int, family: int) -> Optional[Path]:
@@ -43,7 +50,7 @@ def parse_literal(host: str, port: int, family: int) -> Optional[Path]:
             text = socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
         except OSError:
             return None
-        return (text, port) if family == socket.AF_INET else _mapped((text, port))
+        return (text, port) if family == socket.AF_INET else mapped((text, port))
     address, percent, zone = host.partition("%")
     try:
         text = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
@@ -54,17 +61,18 @@ def parse_literal(host: str, port: int, family: int) -> Optional[Path]:
     return (text, port, 0, _scope(zone) if percent else 0)
 
 
-async def _look_up(host: str, port: int, family: int, loop: AbstractEventLoop) -> tuple[int, Path]:
+async def _look_up(host: str, port: int, family: int, loop: AbstractEventLoop) -> list[tuple[int, Path]]:
     try:
         found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise PathError(f"no address for host {host!r}: {error.strerror}", error) from error
     if not found:
         raise PathError(f"no address for host {host!r}", OSError("getaddrinfo returned nothing"))
-    return found[0][0], tuple(found[0][4])
+    return [(entry[0], tuple(entry[4])) for entry in found]
 
 
-def _mapped(address: Path) -> Path:
+def mapped(address: Path) -> Path:
+    """Return an IPv4 address as an IPv6 socket has it."""
     return (f"::ffff:{address[0]}", address[1], 0, 0)
 
 

@@ -6,32 +6,40 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Callable, Optional, Union, cast
 
-from minicoap.asyncio.addresses import resolve, resolve_local
+from minicoap.asyncio.addresses import resolve_all, resolve_local
+from minicoap.asyncio.directory import register
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSource
+from minicoap.asyncio.multicast import Answers, ask, join
 from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
 from minicoap.asyncio.udp import UdpShell, open_socket
-from minicoap.codec import codes
+from minicoap.codec import codes, contentformats
+from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.options import URI_HOST
 from minicoap.codec.uri import CoapUri, format_uri, is_ip_literal, parse_uri
 from minicoap.core.body import ClientSink, Digest, Source, TransferState
+from minicoap.core.cache import Cache
+from minicoap.core.directory import DEFAULT_LIFETIME, Facts, Registration
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.request import Deferred, Path, Request, Response
+from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import CoroutineHandler, Handler, Site
 from minicoap.errors import (
     CoapError,
     NetworkError,
     OptionError,
     PathError,
+    PeerError,
     RequestTimeout,
     UsageError,
 )
+
+_REACHED = 1024  # names whose working address is remembered
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +52,11 @@ class Endpoint:
     which runs in a task of its own; a plain function answers several times as many requests.
 
     `parameters` and `limits` are the protocol's times and the bounds of memory (see `TransmissionParameters`,
-    `Limits`). Every request returns a `Response`, whatever its code: 4.xx and 5.xx are responses. Raised are UsageError
-    for what cannot work, PathError, RequestTimeout and other NetworkErrors where no answer came, PeerError for one that
-    broke the protocol, StorageError where a file failed. Cancelling the task that waits for a request ends the request.
+    `Limits`); with a `cache`, fresh responses are not asked for again. Every request returns a `Response`, whatever its
+    code: 4.xx and 5.xx are responses. Raised are UsageError for what cannot work, PathError, RequestTimeout and other
+    NetworkErrors where no answer came, PeerError for one that broke the protocol, StorageError where a file failed.
+    Cancelling the task that waits for a request ends the request. Of a host's several addresses the next is tried where
+    one cannot be reached.
     """
 
     def __init__(
@@ -55,12 +65,15 @@ class Endpoint:
         *,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = Limits(),  # noqa: B008  immutable
+        cache: Optional[Cache] = None,
     ) -> None:
-        self.core = EndpointCore(SystemEntropy(), site=site, parameters=parameters, limits=limits)
+        self.core = EndpointCore(SystemEntropy(), site=site, parameters=parameters, limits=limits, cache=cache)
         self._shell: Optional[UdpShell] = None
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._observations: dict[Observation, None] = {}
+        self._asking: dict[Answers, None] = {}  # requests to groups that are under way
+        self._reached: dict[tuple[str, int], Path] = {}  # which of a name's addresses answered
         self._is_closed = False
         for resource in self.core.site.resources:
             for code, handler in resource.handlers.items():
@@ -81,6 +94,8 @@ class Endpoint:
         for future in self._pending:
             if not future.done():
                 future.set_exception(NetworkError("the endpoint was closed"))
+        for answers in self._asking:
+            answers.put_nowait(NetworkError("the endpoint was closed"))
         if self._shell is not None:
             for observation in list(self._observations):
                 observation.cancel(asyncio.get_running_loop().time())
@@ -105,6 +120,18 @@ class Endpoint:
         except OSError as error:
             raise PathError(f"cannot serve {uri}: {error.strerror}", error) from error
         self._shell = UdpShell(self.core, sock, loop)
+
+    async def join(self, uri: str, *, interface: Optional[str] = None) -> None:
+        """Become a member of the group of `uri`, such as ``coap://224.0.1.187``, and answer what it is asked.
+
+        Served are the resources that say ``group=True``, and `/.well-known/core` (RFC 7252 §8). `interface` is the name
+        of the one to listen on, in a URI also ``coap://[ff02::fd%25eth0]``. Comes after `serve`, whose address answers
+        are sent from. Raises PathError where the system cannot, UsageError for what is no group.
+        """
+        target = _parse(uri)
+        if self._shell is None:
+            raise UsageError("call serve first: answers to a group's requests come from there")
+        join(self.core, self._shell, target, interface)
 
     @property
     def local_uri(self) -> str:
@@ -138,6 +165,14 @@ class Endpoint:
     async def fetch(self, uri: str, payload: Union[bytes, Source] = b"", **arguments: Any) -> Response:
         """FETCH from `uri` what `payload` describes (RFC 8132 §2); see `request` for the arguments."""
         return await self.request(codes.FETCH, uri, payload, **arguments)
+
+    async def patch(self, uri: str, payload: Union[bytes, Source], **arguments: Any) -> Response:
+        """PATCH `uri` as `payload` says (RFC 8132 §3): not to be repeated; see `request` for the arguments."""
+        return await self.request(codes.PATCH, uri, payload, **arguments)
+
+    async def ipatch(self, uri: str, payload: Union[bytes, Source], **arguments: Any) -> Response:
+        """PATCH `uri` as `payload` says, with what may be repeated (iPATCH, RFC 8132 §3); see `request`."""
+        return await self.request(codes.IPATCH, uri, payload, **arguments)
 
     async def download(
         self,
@@ -228,7 +263,7 @@ class Endpoint:
         if not is_ip_literal(target.host):
             items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
         shell = self._open()
-        path = await self._resolve(target, shell)
+        paths = await self._addresses(target, shell)
         loop = asyncio.get_running_loop()
         latest: Union[Response, CoapError, None] = None
         news: asyncio.Future[object] = loop.create_future()
@@ -239,23 +274,27 @@ class Endpoint:
             if not news.done():
                 news.set_result(None)
 
-        observation = self.core.observe(
-            path,
-            update,
-            loop.time(),
-            code=code,
-            uri_path=target.path,
-            query=target.query,
-            payload=payload,
-            content_format=content_format,
-            accept=accept,
-            options=items,
-            confirmable=confirmable,
-            timeout=timeout,
-            sink=sink,
-            patience=patience,
-        )
-        self._observations[observation] = None
+        def start() -> Observation:
+            observation = self.core.observe(
+                paths.pop(0),
+                update,
+                loop.time(),
+                code=code,
+                uri_path=target.path,
+                query=target.query,
+                payload=payload,
+                content_format=content_format,
+                accept=accept,
+                options=items,
+                confirmable=confirmable,
+                timeout=timeout,
+                sink=sink,
+                patience=patience,
+            )
+            self._observations[observation] = None
+            return observation
+
+        observation = start()
         try:
             shell.wake()
             while True:
@@ -267,9 +306,15 @@ class Endpoint:
                 finally:
                     del self._pending[news]
                 outcome, latest, news = latest, None, loop.create_future()
+                if isinstance(outcome, PathError) and paths:
+                    del self._observations[observation]
+                    observation = start()
+                    shell.wake()
+                    continue
                 if isinstance(outcome, CoapError):
                     raise _placed(outcome, target)
                 assert outcome is not None
+                paths.clear()  # this is the one
                 is_last = observation.is_over
                 yield outcome
                 if is_last:
@@ -301,6 +346,8 @@ class Endpoint:
         sink: Optional[ClientSink] = None,
         szx: Optional[int] = None,
         window: int = 1,
+        no_response: int = 0,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> Response:
         """Send a request with the method `code` and return its response.
 
@@ -308,7 +355,9 @@ class Endpoint:
         `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
         are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
         `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` takes the body of a
-        success. `szx` asks for blocks of at most 16 << szx bytes. `window` is as in `download`.
+        success. `szx` asks for blocks of at most 16 << szx bytes. `window` is as in `download`. `no_response` says
+        which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; what is returned then has the
+        code EMPTY (RFC 7967). `parameters` are those of this request if the endpoint's will not do.
         """
         return await self._request(
             code,
@@ -322,6 +371,8 @@ class Endpoint:
             sink=sink,
             szx=szx,
             window=window,
+            no_response=no_response,
+            parameters=parameters,
         )
 
     async def _request(
@@ -338,9 +389,10 @@ class Endpoint:
         if not is_ip_literal(target.host):
             items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
         shell = self._open()
-        path = await self._resolve(target, shell)
 
-        def begin(done: Callable[[Union[Response, CoapError]], None], now: float) -> Callable[[float], None]:
+        def begin(
+            path: Path, done: Callable[[Union[Response, CoapError]], None], now: float
+        ) -> Callable[[float], None]:
             return self.core.request(
                 code,
                 path,
@@ -353,7 +405,93 @@ class Endpoint:
                 **arguments,
             ).cancel
 
-        return cast(Response, await self._outcome(target, shell, begin))
+        return cast(Response, await self._outcome_anywhere(code, target, shell, begin))
+
+    async def multicast(
+        self,
+        uri: str,
+        *,
+        code: int = codes.GET,
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        duration: Optional[float] = None,
+        interface: Optional[str] = None,
+    ) -> AsyncGenerator[tuple[str, Response], None]:
+        """Ask all members of the group of `uri`: yields each one's own URI and its response, as they come.
+
+        ::
+
+            async for member, response in endpoint.multicast("coap://224.0.1.187/.well-known/core?rt=light"):
+                print(member, response.text)
+
+        It ends after `duration` seconds, ten where None. Members that do not have what is asked for stay silent.
+        `interface` is the name of the one to ask on. Raises PathError if the group cannot be reached, UsageError for
+        what is no group or what a group cannot be asked.
+        """
+        arguments = {
+            "payload": payload,
+            "content_format": content_format,
+            "accept": accept,
+            "options": options,
+            "duration": duration,
+        }
+        answers: Answers = asyncio.Queue()
+        members = ask(self.core, self._open(), _parse(uri), interface, code, answers, arguments)
+        self._asking[answers] = None
+        try:
+            async for member in members:
+                yield member
+        finally:
+            del self._asking[answers]
+            await members.aclose()
+
+    async def links(self, uri: str, **arguments: Any) -> list[Link]:
+        """GET `uri` and read it as links (RFC 6690): `/.well-known/core` of an endpoint, a directory's lookup.
+
+        Raises PeerError for what is no link format, or no success; see `request` for the arguments.
+        """
+        response = await self.get(uri, accept=contentformats.LINK_FORMAT, **arguments)
+        if not response.is_success:
+            raise PeerError(f"{uri} was answered {codes.code_name(response.code)}")
+        return parse_links(response.text)
+
+    async def register(
+        self,
+        uri: str,
+        name: str,
+        *,
+        sector: str = "",
+        lifetime: int = DEFAULT_LIFETIME,
+        attributes: Optional[Mapping[str, str]] = None,
+    ) -> Registration:
+        """Register with the resource directory at `uri`, such as ``coap://rd.example``, under `name` (RFC 9176 §5.1).
+
+        What is registered is this endpoint's `/.well-known/core`, which the directory reads from where the request
+        came: so `serve` comes first. Once the directory has agreed, the registration is refreshed within its `lifetime`
+        (seconds) until the endpoint is closed or the returned object's `stop(now)` called. Raises PeerError if the
+        directory refuses, NetworkErrors if it cannot be reached, UsageError for what no directory takes.
+        """
+        target = _parse(uri)
+        if target.path or target.query:
+            raise UsageError(f"{uri}: simple registration goes to a host; the path is /.well-known/rd")
+        shell = self._open()
+        (path, *_) = await self._addresses(target, shell)
+        agreed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._pending[agreed] = None
+        try:
+            return await register(self.core, shell, uri, path, Facts(name, sector, lifetime, attributes or {}), agreed)
+        finally:
+            del self._pending[agreed]
+
+    async def takes_tokens(self, uri: str, length: int) -> bool:
+        """Whether the endpoint of `uri` takes tokens of `length` bytes (RFC 8974 §2.2.2); good for half an hour."""
+
+        def begin(path: Path, done: Callable[[Union[bool, CoapError]], None], now: float) -> None:
+            self.core.try_token_length(path, length, done, now)
+
+        return cast(bool, await self._outcome_anywhere(codes.GET, _parse(uri), self._open(), begin))
 
     async def ping(self, uri: str, *, timeout: Optional[float] = None) -> float:
         """Ask the endpoint of `uri` for a sign of life (RFC 7252 §4.3) and return the seconds that it took.
@@ -362,15 +500,14 @@ class Endpoint:
         """
         target = _parse(uri)
         shell = self._open()
-        path = await self._resolve(target, shell)
         loop = asyncio.get_running_loop()
         started = loop.time()
 
-        def begin(done: Callable[[Optional[CoapError]], None], now: float) -> None:
+        def begin(path: Path, done: Callable[[Optional[CoapError]], None], now: float) -> None:
             self.core.ping(path, done, now)
 
         try:
-            await asyncio.wait_for(self._outcome(target, shell, begin), timeout)
+            await asyncio.wait_for(self._outcome_anywhere(codes.GET, target, shell, begin), timeout)
         except asyncio.TimeoutError:
             raise RequestTimeout(f"no sign of life within {timeout} s") from None
         return loop.time() - started
@@ -379,18 +516,48 @@ class Endpoint:
         if self._is_closed:
             raise UsageError("the endpoint is closed")
         if self._shell is None:
-            self._shell = UdpShell(self.core, _open_for_all(), asyncio.get_running_loop())
+            self._shell = UdpShell(self.core, _open_for_all(), asyncio.get_running_loop(), serves=False)
         return self._shell
 
-    async def _resolve(self, target: CoapUri, shell: UdpShell) -> Path:
+    async def _addresses(self, target: CoapUri, shell: UdpShell) -> list[Path]:
+        """Return where `target` may be: where it was the last time, then the rest."""
         if not target.port:
             raise UsageError("a request cannot go to port 0")
-        return await resolve(target.host, target.port, shell.family, asyncio.get_running_loop())
+        paths = await resolve_all(target.host, target.port, shell.family, asyncio.get_running_loop())
+        reached = self._reached.get((target.host, target.port))
+        return list(dict.fromkeys((reached, *paths))) if reached in paths else paths
+
+    async def _outcome_anywhere(
+        self, code: int, target: CoapUri, shell: UdpShell, begin: Callable[..., Optional[Callable[[float], None]]]
+    ) -> object:
+        """Have `begin(path, done, now)` start something at the addresses of `target`, one after the other.
+
+        The next is tried where one cannot be reached, and where it stays silent to a request that only reads: any other
+        may have been carried out. The one that answered comes first from then on.
+        """
+        loop = asyncio.get_running_loop()
+        paths = await self._addresses(target, shell)
+        has_choice = len(paths) > 1
+        while True:
+            path = paths.pop(0)
+            started = loop.time()
+            try:
+                outcome = await self._outcome(target, shell, path, begin)
+            except (PathError, RequestTimeout) as error:
+                may_repeat = isinstance(error, PathError) or code in SAFE
+                if not paths or not may_repeat or self.core.has_answered(path, started):
+                    raise
+                continue
+            if has_choice:
+                if len(self._reached) >= _REACHED:
+                    self._reached.clear()
+                self._reached[target.host, target.port] = path
+            return outcome
 
     async def _outcome(
-        self, target: CoapUri, shell: UdpShell, begin: Callable[..., Optional[Callable[[float], None]]]
+        self, target: CoapUri, shell: UdpShell, path: Path, begin: Callable[..., Optional[Callable[[float], None]]]
     ) -> object:
-        """Have `begin(done, now)` start something in the core, and wait for what `done` is called with.
+        """Have `begin(path, done, now)` start something in the core, and wait for what `done` is called with.
 
         What `begin` returns, if anything, takes it back: it is called if the waiting task is cancelled.
         """
@@ -405,7 +572,7 @@ class Endpoint:
             else:
                 future.set_result(outcome)
 
-        cancel = begin(done, loop.time())
+        cancel = begin(path, done, loop.time())
         self._pending[future] = None
         try:
             shell.wake()

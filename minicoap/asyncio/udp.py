@@ -13,16 +13,21 @@ import socket
 import struct
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
-from typing import Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
+from minicoap.asyncio.addresses import mapped
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
+
+if TYPE_CHECKING:
+    from minicoap.asyncio.local import LocalAddresses
 
 DATAGRAMS_A_WAKEUP = 64  # then the loop's other business gets its turn
 DATAGRAMS_WAITING = 1024  # while the socket's buffer is full; more are lost, and repeated by who sent them
 SOCKET_BUFFER = 1 << 20  # bytes, as far as the system allows: enough for a burst from a few thousand nodes
 LARGEST_DATAGRAM = 65535  # bytes
 
+_WILDCARDS = ("0.0.0.0", "::")
 _SEND_ATTEMPTS = 8  # a send first reports what is pending about other destinations
 _EXTENDED_ERROR = struct.Struct("=I")  # ee_errno, the first field of `struct sock_extended_err`
 
@@ -55,19 +60,25 @@ def open_socket(family: int, address: Path) -> socket.socket:
 class UdpShell:
     """Runs `machine` on `sock` in `loop`, from construction until `close`, which closes the socket too.
 
-    Whoever calls the machine from outside (a request, a completion) calls `wake` afterwards.
+    Whoever calls the machine from outside (a request, a completion) calls `wake` afterwards. Where `serves` and the
+    socket is bound to all addresses, what is asked of one of them is answered from there.
     """
 
-    def __init__(self, machine: DatagramMachine, sock: socket.socket, loop: AbstractEventLoop) -> None:
+    def __init__(
+        self, machine: DatagramMachine, sock: socket.socket, loop: AbstractEventLoop, *, serves: bool = True
+    ) -> None:
         self.local_address: Path = sock.getsockname()
         self.family = sock.family
         self._machine = machine
         self._socket = sock
         self._loop = loop
-        self._receive = sock.recvfrom
+        self._local = _local_addresses(sock) if serves else None
+        self._receive = self._local.receive if self._local is not None else sock.recvfrom
+        self._send: Callable[[bytes, Path], object] = self._local.send if self._local is not None else sock.sendto
         self._waiting: deque[tuple[bytes, Path]] = deque()
         self._timer: Optional[TimerHandle] = None
         self._busy = False
+        self._group_sockets: list[socket.socket] = []
         loop.add_reader(sock, self._readable)
         self.wake()
 
@@ -76,10 +87,23 @@ class UdpShell:
         if not self._busy:  # else called by the machine's own doing: it is drained when that returns
             self._drain(self._loop.time())
 
+    @property
+    def main_socket(self) -> socket.socket:
+        """The socket, for its options."""
+        return self._socket
+
+    def join(self, sock: socket.socket, received: Callable[[bytes, Path, float], None]) -> None:
+        """Listen on another socket too, one of a group, and hand what comes there to `received`."""
+        self._group_sockets.append(sock)
+        self._loop.add_reader(sock, self._group_readable, sock, received)
+
     def close(self) -> None:
         """Stop, and close the socket. Calling it again does nothing."""
         if self._socket.fileno() < 0:
             return
+        for sock in self._group_sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         if self._timer is not None:
@@ -107,11 +131,26 @@ class UdpShell:
             self._busy = False
             self._drain(now)
 
+    def _group_readable(self, sock: socket.socket, received: Callable[[bytes, Path, float], None]) -> None:
+        now = self._loop.time()
+        is_mapped = sock.family != self.family  # IPv4 to a group, answered from an IPv6 socket
+        self._busy = True
+        try:
+            for _ in range(DATAGRAMS_A_WAKEUP):
+                try:
+                    data, path = sock.recvfrom(LARGEST_DATAGRAM)
+                except OSError:
+                    break
+                received(data, mapped(path) if is_mapped else path, now)
+        finally:
+            self._busy = False
+            self._drain(now)
+
     def _drain(self, now: float) -> None:
         machine = self._machine
         if self._socket.fileno() < 0:
             return
-        send = self._socket.sendto
+        send = self._send
         while datagrams := machine.datagrams_to_send():
             for data, path in datagrams:
                 if self._waiting:
@@ -150,7 +189,7 @@ class UdpShell:
             if not failed:
                 break
             try:
-                self._socket.sendto(data, path)
+                self._send(data, path)
                 return
             except OSError as again:
                 error = again
@@ -169,7 +208,7 @@ class UdpShell:
         while waiting:
             data, path = waiting.popleft()
             try:
-                self._socket.sendto(data, path)
+                self._send(data, path)
             except OSError as error:
                 self._send_again(data, path, error, now)
                 if self._waiting:
@@ -187,7 +226,18 @@ class UdpShell:
                 break
             for level, kind, data in ancillary:
                 if (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    if self._local is not None:
+                        path = self._local.origin(ancillary, path)
                     number = _EXTENDED_ERROR.unpack_from(data)[0]
                     failed.append(path)
                     self._machine.path_failed(path, OSError(number, os.strerror(number)), now)
         return failed
+
+
+def _local_addresses(sock: socket.socket) -> Optional[LocalAddresses]:
+    """Return what tells the local addresses of `sock` apart, if it is bound to all and the system can tell."""
+    if sock.getsockname()[0] not in _WILDCARDS or not hasattr(sock, "recvmsg"):
+        return None
+    from minicoap.asyncio.local import LocalAddresses
+
+    return LocalAddresses(sock)

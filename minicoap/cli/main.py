@@ -1,4 +1,4 @@
-"""`minicoap get|put|post|delete|fetch|observe|discover|ping URI`: what to ask of any CoAP server, from a shell.
+"""`minicoap get|put|post|delete|fetch|patch|ipatch|observe|discover|ping URI`: what to ask of any CoAP server.
 
 The payload of a success goes to standard output, all else to standard error. Exit codes: 0 success, 1 a 4.xx or 5.xx
 response, 2 wrong use, 3 no answer.
@@ -38,8 +38,10 @@ _METHODS = {
     "post": (codes.POST, "have a resource process a payload"),
     "delete": (codes.DELETE, "remove a resource"),
     "fetch": (codes.FETCH, "read the part of a resource that a payload describes"),
+    "patch": (codes.PATCH, "change a resource as a payload says"),
+    "ipatch": (codes.IPATCH, "change a resource as a payload says that may be repeated"),
 }
-_WITH_PAYLOAD = ("put", "post", "fetch")
+_WITH_PAYLOAD = ("put", "post", "fetch", "patch", "ipatch")
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -20,7 +20,8 @@ TYPE_NAMES = ("CON", "NON", "ACK", "RST")
 
 VERSION_BITS = 0x40  # version 1 in the upper two bits
 PAYLOAD_MARKER = 0xFF
-MAX_TOKEN_LENGTH = 8
+DIRECT_TOKEN_LENGTH = 12  # bytes; longer tokens have their length in one or two bytes of its own (RFC 8974 §2.1)
+LONGEST_TOKEN = 269 + 65535  # bytes
 CACHED_OPTIONS = 1024  # entries of a decoding cache
 CACHED_OPTIONS_LENGTH = 128  # bytes; longer option prefixes are seldom seen twice
 
@@ -171,8 +172,8 @@ NO_OPTIONS = Options()
 class Message:
     """One CoAP message.
 
-    `type` is CON, NON, ACK or RST; `code` an integer of `minicoap.codec.codes`; `message_id` 16 bits; `token` up to
-    eight bytes; `payload` bytes.
+    `type` is CON, NON, ACK or RST; `code` an integer of `minicoap.codec.codes`; `message_id` 16 bits; `token` bytes, up
+    to eight of them unless the peer is known to take more (RFC 8974); `payload` bytes.
     """
 
     __slots__ = ("code", "message_id", "options", "payload", "token", "type")
@@ -222,12 +223,17 @@ def decode(data: bytes, cache: Optional[dict[bytes, Options]] = None) -> Message
         raise MessageFormatError(f"version {first >> 6} is not 1")
     code = data[1]
     message_id = data[2] << 8 | data[3]
-    token_length = first & 0x0F
-    start = 4 + token_length
-    if token_length > MAX_TOKEN_LENGTH or length < start or (code == 0 and length != 4):
-        raise _format_error(data, _header_fault(token_length, length, start))
+    start = 4 + (first & 0x0F)
+    if code == 0 and length != 4:
+        raise _format_error(data, "an empty message has bytes after its header")  # §4.1
+    if start > 4 + DIRECT_TOKEN_LENGTH:
+        token, start = decode_token(data)
+    elif length < start:
+        raise _format_error(data, "the token is cut off")
+    else:
+        token = data[4:start]
     if length == start:
-        return Message(first >> 4 & 3, code, message_id, data[4:start], NO_OPTIONS, b"")
+        return Message(first >> 4 & 3, code, message_id, token, NO_OPTIONS, b"")
 
     marker = data.find(0xFF, start)
     prefix = data[start:marker] if marker >= 0 else data[start:]
@@ -236,9 +242,7 @@ def decode(data: bytes, cache: Optional[dict[bytes, Options]] = None) -> Message
         if options is not None:
             if marker == length - 1:
                 raise _format_error(data, "payload marker without payload")
-            return Message(
-                first >> 4 & 3, code, message_id, data[4:start], options, data[marker + 1 :] if marker >= 0 else b""
-            )
+            return Message(first >> 4 & 3, code, message_id, token, options, data[marker + 1 :] if marker >= 0 else b"")
     items, end = _decode_options(data, start)
     options = Options(items)
     if end == length - 1:
@@ -249,15 +253,22 @@ def decode(data: bytes, cache: Optional[dict[bytes, Options]] = None) -> Message
             if len(cache) >= CACHED_OPTIONS:
                 cache.clear()
             cache[prefix] = options
-    return Message(first >> 4 & 3, code, message_id, data[4:start], options, data[end + 1 :])
+    return Message(first >> 4 & 3, code, message_id, token, options, data[end + 1 :])
 
 
-def _header_fault(token_length: int, length: int, start: int) -> str:
-    if token_length > MAX_TOKEN_LENGTH:
-        return f"token length {token_length} is reserved"
-    if length < start:
-        return "the token is cut off"
-    return "an empty message has bytes after its header"  # §4.1
+def decode_token(data: bytes) -> tuple[bytes, int]:
+    """Return the token of the message in `data`, and the offset behind it (RFC 8974 §2.1).
+
+    Raises MessageFormatError for the reserved length 15, and where it is cut off.
+    """
+    nibble = data[0] & 0x0F
+    if nibble == 15:
+        raise _format_error(data, "token length 15 is reserved")
+    size, start = (nibble, 4) if nibble <= DIRECT_TOKEN_LENGTH else _extended(data, nibble, 4)
+    end = start + size
+    if len(data) < end:
+        raise _format_error(data, "the token is cut off")
+    return data[start:end], end
 
 
 def _format_error(data: bytes, text: str) -> MessageFormatError:
@@ -299,7 +310,7 @@ def _extended(data: bytes, nibble: int, position: int) -> tuple[int, int]:
             return data[position] + 13, position + 1
     elif position + 1 < len(data):
         return (data[position] << 8 | data[position + 1]) + 269, position + 2
-    raise _format_error(data, "an extended option header is cut off")
+    raise _format_error(data, "an extended length is cut off")
 
 
 def encode_options(items: Iterable[tuple[int, bytes]]) -> bytes:
@@ -336,15 +347,22 @@ def _extend(value: int) -> tuple[int, bytes]:
 
 def encode(message: Message) -> bytes:
     """Return `message` as one datagram (RFC 7252 §3); raises UsageError if it has no valid wire form."""
-    token = message.token
     payload = message.payload
-    token_length = len(token)
-    if token_length > MAX_TOKEN_LENGTH:
-        raise UsageError(f"token has {token_length} bytes; 8 are allowed")
-    message_id = message.message_id
-    if message.code == 0 and (token or payload or message.options.items):
+    if message.code == 0 and (message.token or payload or message.options.items):
         raise UsageError("an empty message carries neither token nor options nor payload")
-    head = bytes((VERSION_BITS | message.type << 4 | token_length, message.code, message_id >> 8, message_id & 0xFF))
+    head = encode_header(message.type, message.code, message.message_id, message.token)
     if payload:
-        return b"%b%b%b\xff%b" % (head, token, message.options.raw, payload)
-    return head + token + message.options.raw
+        return b"%b%b\xff%b" % (head, message.options.raw, payload)
+    return head + message.options.raw
+
+
+def encode_header(type: int, code: int, message_id: int, token: bytes) -> bytes:
+    """Return what comes before the options: header and token; raises UsageError for a token that cannot be."""
+    size = len(token)
+    if size <= DIRECT_TOKEN_LENGTH:
+        return bytes((VERSION_BITS | type << 4 | size, code, message_id >> 8, message_id & 0xFF)) + token
+    if size > LONGEST_TOKEN:
+        raise UsageError(f"token has {size} bytes; {LONGEST_TOKEN} are allowed")
+    nibble, extension = _extend(size)
+    head = bytes((VERSION_BITS | type << 4 | nibble, code, message_id >> 8, message_id & 0xFF))
+    return head + extension + token

@@ -102,7 +102,7 @@ def _parse_authority(authority: str, text: str) -> tuple[str, Optional[int]]:
         name, _, port_text = authority.partition(":")
         if ":" in port_text:
             raise UsageError(f"URI {text!r}: an IPv6 address stands in [brackets]")
-        host = _decode(name, text).lower()
+        host = _decode(_ascii_lower(name), text)  # §6.4, step 5: in this order
     if not host:
         raise UsageError(f"URI {text!r}: the host is missing")
     if not port_text:
@@ -110,6 +110,10 @@ def _parse_authority(authority: str, text: str) -> tuple[str, Optional[int]]:
     if not (port_text.isascii() and port_text.isdigit()) or len(port_text) > 5 or int(port_text) > 65535:
         raise UsageError(f"URI {text!r}: a port is a number up to 65535")
     return host, int(port_text)
+
+
+def _ascii_lower(name: str) -> str:
+    return "".join(chr(ord(character) | 0x20) if "A" <= character <= "Z" else character for character in name)
 
 
 def _parse_path(path_text: str, text: str) -> tuple[str, ...]:

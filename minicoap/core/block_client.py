@@ -20,6 +20,7 @@ from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Sou
 from minicoap.core.congestion import CongestionWindow
 from minicoap.core.exchange import Answer, Exchange, Exchanges
 from minicoap.core.flight import Flight
+from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Path, Response
 from minicoap.core.request_tag import Operation
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
@@ -84,6 +85,7 @@ class Transfer:
         confirmable: bool,
         timeout: Optional[float],
         assembled_limit: int,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> None:
         szx = MAX_SZX if body.szx is None else body.szx
         if not 0 <= szx <= MAX_SZX or body.offset < 0 or body.offset % (16 << szx):
@@ -101,6 +103,7 @@ class Transfer:
         self._done: Optional[Done] = done
         self._confirmable = confirmable
         self._timeout = timeout
+        self._parameters = parameters
         self._progress = body.progress
         self._szx1 = szx
         self._sent = 0  # bytes of the request body that the server has taken
@@ -224,6 +227,7 @@ class Transfer:
             on_answer=on_answer,
             now=now,
             flight=self._flight,
+            parameters=self._parameters,
         )
 
     def _send(self, now: float) -> Union[StorageError, NetworkError, None]:
@@ -250,6 +254,7 @@ class Transfer:
             on_answer=self._answered,
             now=now,
             flight=self._flight,
+            parameters=self._parameters,
         )
         if isinstance(exchange, NetworkError):
             return exchange

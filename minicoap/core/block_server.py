@@ -14,10 +14,10 @@ from typing import Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Options
-from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1, SIZE2, encode_uint, is_no_cache_key
+from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, MAX_AGE, SIZE1, SIZE2, encode_uint, is_no_cache_key
 from minicoap.core.body import Block, BlockOptions, BytesSink, Sink, Source, as_source, decode_block, too_large
 from minicoap.core.parameters import Limits
-from minicoap.core.request import Deferred, Path, Request, Response
+from minicoap.core.request import SAFE, Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.core.timers import Timer, Timers
 
@@ -25,18 +25,24 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
-_PER_BLOCK = frozenset((BLOCK1, BLOCK2, *filter(is_no_cache_key, range(2048))))
+_PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, *filter(is_no_cache_key, range(2048))))
 _SHARED: Path = ()  # where a response comes from that is kept for more than one
+_SMALL_SZX = 2  # 64 bytes
 _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
 
 
 class Upload:
-    """A request body under way; `offset` is where the next block belongs, in bytes."""
+    """A request body under way; `offset` is where the next block belongs, in bytes.
 
-    __slots__ = ("offset", "sink", "touched")
+    `resource` and `args` are where the first block was routed to.
+    """
 
-    def __init__(self, sink: Sink, now: float) -> None:
+    __slots__ = ("args", "offset", "resource", "sink", "touched")
+
+    def __init__(self, sink: Sink, resource: Resource, args: dict[str, str], now: float) -> None:
         self.sink = sink
+        self.resource = resource
+        self.args = args
         self.offset = 0
         self.touched = now
 
@@ -136,11 +142,14 @@ class BlockServer:
 
     def respond(self, request: Request, response: Response) -> Response:
         """Return the part of `response` that `request` asks for, with the block options that belong to it."""
+        response = _validated(request, response)
         block1 = _block(request.options, BLOCK1)
         answer = response
         if block1 is not None:  # acknowledged here; the further blocks of a long response do not repeat that (§3.3)
             szx = min(block1.szx, self._szx)
             answer = _with(response, ((BLOCK1, Block(block1.number, False, szx).encode()),))
+        if response.code == codes.VALID:
+            return answer  # it stands for a representation and has none to be cut
         block2 = self._block2(request)
         payload = response.payload
         size = len(payload) if isinstance(payload, bytes) else payload.size
@@ -152,6 +161,23 @@ class BlockServer:
         if size > block2.offset + block2.size and not self._keep(request, response, source):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
         return self._slice(request, answer, source, block2)
+
+    def reduce(self, request: Request, response: Response) -> Response:
+        """Return `response` in blocks so small that even somebody who never asked may be sent one (RFC 7252 §11.3)."""
+        block = _block(response.options, BLOCK2)
+        payload = response.payload
+        assert isinstance(payload, bytes)
+        small = 16 << _SMALL_SZX
+        if len(payload) <= small:
+            return response
+        if block is None:
+            source = as_source(payload)
+            if self._keep(request, response, source):
+                return self._slice(request, response, source, Block(0, False, _SMALL_SZX))
+            return Response(response.code, options=response.options)  # carried out: of that the client has to be told
+        items = [item for item in response.options.items if item[0] != BLOCK2]
+        items.append((BLOCK2, Block(block.offset // small, True, _SMALL_SZX).encode()))
+        return Response(response.code, payload[:small], options=items)
 
     def forget(self, request: Request) -> None:
         """Let go of the long response that may be kept for `request`."""
@@ -205,10 +231,10 @@ class BlockServer:
             return self._continue(block)
         self._take_out(key)
         if isinstance(upload.sink, BytesSink) and refusal is None:
-            whole = Request(request.code, request.path, request.options, bytes(upload.sink.data), request.now)
-            whole.args = request.args
-            routed = self._site.route(whole)
-            return routed if isinstance(routed, Response) else self._handle(whole, routed)
+            body = bytes(upload.sink.data)
+            whole = Request(request.code, request.path, request.options, body, request.now, request.echo)
+            whole.args = upload.args
+            return self._handle(whole, upload.resource)
         return self._finished(request, upload.sink, refusal)
 
     def _continue(self, block: Block) -> Response:
@@ -221,11 +247,13 @@ class BlockServer:
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
         if resource.upload is not None and request.code == codes.PUT:
             sink = resource.upload(request)
-            return self.respond(request, sink) if isinstance(sink, Response) else Upload(sink, request.now)
+            if isinstance(sink, Response):
+                return self.respond(request, sink)
+            return Upload(sink, resource, request.args, request.now)
         announced = request.options.uint(SIZE1)
         if announced is not None and announced > resource.max_body:
             return too_large(resource.max_body)
-        return Upload(BytesSink(resource.max_body), request.now)
+        return Upload(BytesSink(resource.max_body), resource, request.args, request.now)
 
     def _finished(self, request: Request, sink: Sink, refusal: Optional[Response]) -> Union[Response, Deferred]:
         if refusal is not None:
@@ -319,9 +347,27 @@ class BlockServer:
 
 
 def _key(request: Request) -> Key:
-    """What the blocks of one operation have in common: all options but Block and NoCacheKey (RFC 9175 §3.3)."""
+    """What the blocks of one operation have in common: all options but Block and NoCacheKey (RFC 9175 §3.3).
+
+    Nor do requests for further blocks repeat the ETags that the first one asked to have validated.
+    """
     items = request.options.items
     return request.path, request.code, tuple([item for item in items if item[0] not in _PER_BLOCK])
+
+
+def _validated(request: Request, response: Response) -> Response:
+    """Return 2.03 in place of a representation that the client has already (RFC 7252 §5.10.6.2)."""
+    etag = response.etag
+    if response.code != codes.CONTENT or request.code not in SAFE or not request.options.mask & 1 << ETAG:
+        return response
+    if etag is None and not isinstance(response.payload, bytes):
+        etag = response.payload.etag
+    block2 = _block(request.options, BLOCK2)
+    if etag is None or etag not in request.etags or (block2 is not None and block2.number):
+        return response
+    items = [(ETAG, etag)]
+    items.extend((MAX_AGE, value) for value in response.options.all(MAX_AGE))
+    return Response(codes.VALID, options=items)
 
 
 def _write(sink: Sink, offset: int, data: bytes) -> Optional[Response]:

@@ -7,31 +7,48 @@ are the layers, entered in this order and left by the same doors: codec, reliabi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Callable, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import Options, decode
-from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint
+from minicoap.codec.message import LONGEST_TOKEN, Options, decode
+from minicoap.codec.options import (
+    ACCEPT,
+    CONTENT_FORMAT,
+    ETAG,
+    IF_NONE_MATCH,
+    NO_RESPONSE,
+    URI_PATH,
+    URI_QUERY,
+    encode_uint,
+)
 from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.entropy import Entropy
-from minicoap.core.exchange import Exchanges
+from minicoap.core.exchange import Answer, Exchanges
 from minicoap.core.observe_client import Observation, Observations
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
-from minicoap.core.request import Path, Response
+from minicoap.core.request import ALL_CLASSES, SAFE, ClientRequest, Path, Response
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timers
-from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError
+from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError, UsageError
+
+if TYPE_CHECKING:
+    from minicoap.core.cache import Cache
+    from minicoap.core.directory import Facts, Registration
+    from minicoap.core.multicast import GroupRequest, GroupServer
+
+Items = list[tuple[int, bytes]]
+Done = Callable[[Union[Response, CoapError]], None]
 
 
 class EndpointCore:
     """A CoAP endpoint (RFC 7252) over UDP as a `DatagramMachine`.
 
-    `site` holds the resources it serves; `parameters` and `limits` are fixed for its life. Raises UsageError for
-    parameters that cannot work.
+    `site` holds the resources it serves; `parameters` and `limits` are fixed for its life. With `cache`, responses that
+    are fresh or confirmed are not asked for again. Raises UsageError for parameters that cannot work.
     """
 
     def __init__(
@@ -41,11 +58,15 @@ class EndpointCore:
         site: Optional[Site] = None,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = Limits(),  # noqa: B008  immutable
+        cache: Optional[Cache] = None,
     ) -> None:
         parameters.check()
         lifetime = parameters.exchange_lifetime
         self.site = site if site is not None else Site()
         self._limits = limits
+        self._entropy = entropy
+        self._parameters = parameters
+        self._cache = cache
         self._outbox: list[tuple[bytes, Path]] = []
         self._timers = Timers()
         self._decoded: dict[bytes, Options] = {}
@@ -57,6 +78,7 @@ class EndpointCore:
             self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
         self._exchanges.reliability = self._exchanges.observers.reliability = self._reliability
+        self._group_server: Optional[GroupServer] = None  # made when something is sent to a group that we are in
 
     # DatagramMachine
 
@@ -76,6 +98,21 @@ class EndpointCore:
             self._reliability.response_received(message, path, now)
         else:
             self._reliability.reserved_received(message, path)
+
+    def multicast_received(self, data: bytes, path: Path, now: float) -> None:
+        """Take a datagram that came from `path` and was sent to a group (RFC 7252 §8)."""
+        try:
+            message = decode(data, self._decoded)
+        except MessageFormatError:
+            return  # §8.1: no reset
+        server = self._group_server
+        if server is None:
+            from minicoap.core.multicast import GroupServer
+
+            server = self._group_server = GroupServer(
+                self._exchanges, self._reliability, self._timers, self._entropy, self._parameters, self._limits
+            )
+        server.message_received(message, path, now)
 
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
         """End everything under way with the peer at `path` by a PathError."""
@@ -130,7 +167,9 @@ class EndpointCore:
         window: int = 1,
         tagged: bool = False,
         progress: Optional[Callable[[Transfer], None]] = None,
-    ) -> Transfer:
+        no_response: int = 0,
+        parameters: Optional[TransmissionParameters] = None,
+    ) -> ClientRequest:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
 
         `done` is called once, never from inside this call: with the response, whatever its code, or with the error
@@ -144,27 +183,50 @@ class EndpointCore:
         (`minicoap.core.congestion`). A request body in blocks carries a Request-Tag if another one is under way to the
         same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
 
+        `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; `done`
+        gets one with the code EMPTY where none is to come, or none has come in time (RFC 7967). `parameters` are those
+        of this request if the endpoint's will not do (RFC 7252 §4.8).
+
         Raises UsageError for arguments that cannot work, NetworkError if the endpoint has no room for another request,
         StorageError if `payload` cannot be read.
         """
+        if parameters is not None:
+            parameters.check()
         items = _request_options(uri_path, query, content_format, accept, options)
         largest = self._limits.block_szx
         if largest < MAX_SZX and (szx is None or szx > largest):
             szx = largest
-        transfer = Transfer(
-            self._exchanges,
-            path,
-            code,
-            items,
-            payload,
-            done,
-            BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress),
-            confirmable=confirmable,
-            timeout=timeout,
-            assembled_limit=self._limits.assembled_body,
-        )
-        transfer.start(now)
-        return transfer
+        if no_response:
+            if no_response & ~ALL_CLASSES:
+                raise UsageError(f"no_response {no_response} is no sum of 2, 8 and 16")
+            if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << (MAX_SZX if szx is None else szx):
+                raise UsageError("a body that travels in blocks needs the responses to them")
+            items.append((NO_RESPONSE, encode_uint(no_response)))
+        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress)
+
+        def send(items: Items, done: Done) -> Transfer:
+            transfer = Transfer(
+                self._exchanges,
+                path,
+                code,
+                items,
+                payload,
+                done,
+                body,
+                confirmable=confirmable,
+                timeout=timeout,
+                assembled_limit=self._limits.assembled_body,
+                parameters=parameters,
+            )
+            transfer.start(now)
+            return transfer
+
+        if self._cache is None or sink is not None or progress is not None or no_response:
+            return send(items, done)
+        content = payload if isinstance(payload, bytes) else b""
+        if code in SAFE and content is not payload:
+            return send(items, done)
+        return self._cache.request(path, code, items, content, done, send, self._timers, now)
 
     def observe(
         self,
@@ -223,18 +285,121 @@ class EndpointCore:
         if peer is None or self._reliability.send(peer, codes.EMPTY, b"", Options(), b"", now, on_outcome) is None:
             raise NetworkError("too many messages are under way; see Limits")
 
+    def multicast(
+        self,
+        code: int,
+        path: Path,
+        on_response: Callable[[Response, Path], None],
+        done: Callable[[Optional[CoapError]], None],
+        now: float,
+        *,
+        uri_path: Sequence[str] = (),
+        query: Sequence[str] = (),
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        accept: Optional[int] = None,
+        options: Iterable[tuple[int, bytes]] = (),
+        duration: Optional[float] = None,
+    ) -> GroupRequest:
+        """Send a request to the group at `path` (RFC 7252 §8).
+
+        `on_response` is called with each response and where it came from, for `duration` seconds, twice DEFAULT_LEISURE
+        where None; `done` once after that, with an error if the path failed, unless it was cancelled. A member that
+        answers by a challenge or by the first of several blocks is asked again alone; the end waits for that. Raises
+        UsageError for what a group cannot be asked, NetworkError if there is no room.
+        """
+        items = _request_options(uri_path, query, content_format, accept, options)
+        if any(number == ETAG for number, _ in items):
+            raise UsageError("a request to a group has no ETag")  # §8.2.1
+        if len(payload) > 16 << MAX_SZX:
+            raise UsageError("a body in blocks cannot be sent to a group")
+        if duration is None:
+            duration = 2 * self._parameters.default_leisure
+
+        def ask(member: Path, answered: Done, when: float) -> None:
+            try:
+                self.request(code, member, answered, when, payload=payload, options=items)
+            except CoapError as error:
+                answered(error)
+
+        from minicoap.core.multicast import GroupClient, GroupRequest
+
+        groups = self._exchanges.groups
+        if groups is None:
+            groups = GroupClient(self._peers, self._timers, self._entropy, self._reliability)
+            self._exchanges.groups = groups
+        request = GroupRequest(on_response, done, ask)
+        error = groups.request(path, code, Options(items), payload, request, duration, now)
+        if error is not None:
+            raise error
+        return request
+
+    def register(self, path: Path, facts: Facts, on_outcome: Done, now: float) -> Registration:
+        """Register this endpoint with the resource directory at `path`, and go on doing so (RFC 9176 §5.1).
+
+        `on_outcome` is called after each attempt. Raises UsageError for facts that no directory takes, NetworkError if
+        there is no room.
+        """
+        from minicoap.core.directory import Registration
+
+        def ask(uri_path: tuple[str, ...], query: list[str], done: Done, when: float) -> ClientRequest:
+            return self.request(codes.POST, path, done, when, uri_path=uri_path, query=query)
+
+        registration = Registration(path, facts, ask, self._timers, on_outcome)
+        registration.start(now)
+        return registration
+
+    def try_token_length(
+        self, path: Path, length: int, done: Callable[[Union[bool, CoapError]], None], now: float
+    ) -> None:
+        """Find out whether the server at `path` takes tokens of `length` bytes (RFC 8974 §2.2.2).
+
+        `done` is called with that, or with the error that kept the server from saying so; the answer may be relied on
+        for half an hour. Raises NetworkError if there is no room, UsageError for a length that no token has.
+        """
+        if not 1 <= length <= LONGEST_TOKEN:
+            raise UsageError(f"a token to be known again has 1 to {LONGEST_TOKEN} bytes, not {length}")
+
+        def on_answer(answer: Answer, when: float) -> None:
+            if isinstance(answer, CoapError):
+                done(False if isinstance(answer, ResetError) else answer)
+            else:  # a server that can never take it says 4.00, one that cannot now 5.03
+                done(answer.code not in (codes.BAD_REQUEST, codes.SERVICE_UNAVAILABLE))
+
+        outcome = self._exchanges.request(
+            path,
+            codes.GET,
+            Options(((IF_NONE_MATCH, b""),)),
+            b"",
+            confirmable=True,
+            timeout=None,
+            on_answer=on_answer,
+            now=now,
+            token_length=length,
+        )
+        if isinstance(outcome, NetworkError):
+            raise outcome
+
+    def has_answered(self, path: Path, since: float) -> bool:
+        """Whether a response to a request of ours has come from `path` since then."""
+        peer = self._peers.find(path)
+        return peer is not None and peer.answered_at is not None and peer.answered_at >= since
+
     # What is kept, for tests and health reports
 
     def footprint(self) -> dict[str, int]:
-        """Return how many peers, answers, open bodies, Request-Tags, observers, observations and timers are kept."""
+        """Return how much is kept of what: peers, answers, bodies, Request-Tags, observers, observations, timers, …"""
         return {
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
-            "pending": self._reliability.pending,
+            "pending": self._reliability.pending + (0 if self._group_server is None else len(self._group_server)),
             "bodies": len(self._blocks),
             "tags": len(self._exchanges.request_tags),
             "observers": len(self._exchanges.observers),
             "observations": len(self._observations),
+            "groups": 0 if self._exchanges.groups is None else len(self._exchanges.groups),
+            "cached": 0 if self._cache is None else len(self._cache),
+            "refusals": len(self._exchanges.backoff),
             "timers": len(self._timers),
         }
 

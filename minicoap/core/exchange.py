@@ -7,38 +7,68 @@ for what is returned here. Block-wise transfer is entered only if a message has 
 from __future__ import annotations
 
 import logging
-from typing import Callable, Optional, TypeVar, Union
+from collections.abc import Container
+from typing import TYPE_CHECKING, Callable, Optional, TypeVar, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, DEFINITIONS, OBSERVE, PROXY_SCHEME, PROXY_URI, option_name
+from minicoap.codec.message import EXTENDED, NO_OPTIONS, NON, Message, Options
+from minicoap.codec.options import (
+    BLOCK1,
+    BLOCK2,
+    DEFINITIONS,
+    ECHO,
+    ETAG,
+    HOP_LIMIT,
+    NO_RESPONSE,
+    OBSERVE,
+    PROXY_SCHEME,
+    PROXY_URI,
+    decode_uint,
+    option_name,
+)
+from minicoap.core.backoff import Backoff
 from minicoap.core.block_server import BlockServer
+from minicoap.core.echo import AddressGuard, Echo
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
+from minicoap.core.late import ignore_outcome
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
 from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
 from minicoap.core.reliability import Reliability
-from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
+from minicoap.core.request import ALL_CLASSES, NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response
 from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, RequestTimeout
 
+if TYPE_CHECKING:
+    from minicoap.core.multicast import GroupClient
+
 logger = logging.getLogger(__name__)
 
 Answer = Union[Message, CoapError]
+_NOTHING = Message(NON, codes.EMPTY, 0)  # the answer to a request that wants none
 _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
 _OBSERVE = 1 << OBSERVE
+_CHALLENGES = 5  # by Echo, that one request answers; more than one only if address or server change meanwhile
+_REFUSED = NOT_UNDERSTOOD | _PROXY | 1 << HOP_LIMIT
+_UNCOMMON = _REFUSED | _OBSERVE | EXTENDED
+_RESHAPING = _BLOCKS | 1 << ETAG  # what makes of a short response another one
 
 
 class Exchange:
     """One of our requests until its response is there."""
 
-    __slots__ = ("_on_answer", "exchanges", "outgoing", "peer", "timer", "token")
+    __slots__ = (
+        "_on_answer", "challenged", "code", "confirmable", "exchanges", "flight", "options", "outgoing", "parameters",
+        "payload", "peer", "timer", "token", "unwanted",
+    )  # fmt: skip
+
+    parameters: TransmissionParameters
 
     def __init__(
         self, exchanges: Exchanges, peer: Peer, token: bytes, on_answer: Callable[[Answer, float], None]
@@ -46,6 +76,14 @@ class Exchange:
         self.exchanges = exchanges
         self.peer = peer
         self.token = token
+        # The request, as it may have to be sent again; set by `Exchanges.send`.
+        self.code = codes.EMPTY
+        self.options = NO_OPTIONS
+        self.payload = b""
+        self.confirmable = True
+        self.flight: Optional[Flight] = None
+        self.challenged = 0  # times that it was sent again with the Echo value that a 4.01 asked for
+        self.unwanted = 0  # classes of responses, as bits
         self.outgoing: Optional[Outgoing] = None
         self.timer: Optional[Timer] = None
         self._on_answer = on_answer
@@ -61,8 +99,16 @@ class Exchange:
 
     def answer(self, answer: Answer, now: float) -> None:
         """End it with a response or an error."""
+        if isinstance(answer, Message):
+            self.responded(now)
         self.close(now)
         self._on_answer(answer, now)
+
+    def responded(self, now: float) -> None:
+        """A response has come: the request need not be repeated."""
+        if self.outgoing is not None:
+            self.exchanges.reliability.responded(self.outgoing, now)
+            self.outgoing = None
 
     def receive(self, message: Message, now: float) -> bool:
         """Take a response; False if it is to be rejected."""
@@ -74,10 +120,12 @@ class Exchange:
         self.outgoing = None
         if error is not None:
             self.answer(error, now)
+        elif self.unwanted & ALL_CLASSES == ALL_CLASSES:
+            self.answer(_NOTHING, now)
 
     def timed_out(self, now: float) -> None:
-        """No response came in time."""
-        self.answer(RequestTimeout("no response in time"), now)
+        """No response came in time: a failure, unless silence may mean one that is not wanted (RFC 7967 §2.1)."""
+        self.answer(_NOTHING if self.unwanted else RequestTimeout("no response in time"), now)
 
 
 AnyExchange = TypeVar("AnyExchange", bound=Exchange)
@@ -104,8 +152,11 @@ class Exchanges:
         self._peers = peers
         self._timers = timers
         self._entropy = entropy
-        self._lifetime = parameters.exchange_lifetime
-        self._patience = parameters.max_transmit_wait
+        self._parameters = parameters
+        self.groups: Optional[GroupClient] = None  # set by the endpoint when it asks one for the first time
+        self.backoff = Backoff(timers)
+        self._echo = Echo(entropy, parameters.exchange_lifetime)
+        self._guard = AddressGuard(self._echo, peers, limits.amplification)
         self.reliability: Reliability  # set by the endpoint: the two know each other
 
     # Client
@@ -122,31 +173,56 @@ class Exchanges:
         on_answer: Callable[[Answer, float], None],
         now: float,
         flight: Optional[Flight] = None,
+        parameters: Optional[TransmissionParameters] = None,
+        token_length: int = _TOKEN_LENGTH,
     ) -> Union[Exchange, NetworkError]:
         """Send a request; `on_answer` is called once, never from inside this call, unless an error is returned.
 
         `timeout` is in seconds; None means EXCHANGE_LIFETIME for a confirmable request, MAX_TRANSMIT_WAIT otherwise.
-        One of a `flight` does not wait for NSTART (see `Reliability.send`).
+        One of a `flight` does not wait for NSTART (see `Reliability.send`). `parameters` are the request's own, if not
+        the endpoint's.
         """
-        exchange = self.prepare(Exchange, path, on_answer, now)
+        exchange = self.prepare(Exchange, path, on_answer, now, token_length)
         if isinstance(exchange, NetworkError):
             return exchange
+        if len(self.backoff) and (refusal := self.backoff.recall(path, code, options, now)) is not None:
+            held_back = refusal
+            exchange.timer = self._timers.at(now, lambda when: exchange.answer(held_back, when))
+            return exchange
         error = self.send(
-            exchange, code, options, payload, confirmable=confirmable, timeout=timeout, now=now, flight=flight
+            exchange,
+            code,
+            options,
+            payload,
+            confirmable=confirmable,
+            timeout=timeout,
+            now=now,
+            flight=flight,
+            parameters=parameters,
         )
+        if error is None and exchange.unwanted & ALL_CLASSES == ALL_CLASSES and not confirmable:
+            self._cease_listening(exchange, now)
         return exchange if error is None else error
 
     def prepare(
-        self, kind: type[AnyExchange], path: Path, on_answer: Callable[[Answer, float], None], now: float
+        self,
+        kind: type[AnyExchange],
+        path: Path,
+        on_answer: Callable[[Answer, float], None],
+        now: float,
+        token_length: int = _TOKEN_LENGTH,
     ) -> Union[AnyExchange, NetworkError]:
         """Return an exchange with a token of its own, for `send`."""
         peer = self._peers.reach(path, now)
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
-        token = self._entropy.token(_TOKEN_LENGTH)
-        while token in peer.exchanges:
-            token = self._entropy.token(_TOKEN_LENGTH)
-        return kind(self, peer, token, on_answer)
+        return kind(self, peer, self._new_token(peer.exchanges, token_length), on_answer)
+
+    def _new_token(self, taken: Container[bytes], length: int = _TOKEN_LENGTH) -> bytes:
+        token = self._entropy.token(length)
+        while token in taken:
+            token = self._entropy.token(length)
+        return token
 
     def send(
         self,
@@ -159,35 +235,104 @@ class Exchanges:
         timeout: Optional[float],
         now: float,
         flight: Optional[Flight] = None,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> Optional[NetworkError]:
         """Send the request of an exchange, or with the token of one that is open another; see `request`."""
-        peer = exchange.peer
-        token = exchange.token
-        if confirmable:
-            exchange.outgoing = self.reliability.send(peer, code, token, options, payload, now, exchange.sent, flight)
-            if exchange.outgoing is None:
-                return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
-        else:
-            self.reliability.send_unreliably(peer, code, token, options, payload)
-        peer.exchanges[token] = exchange
+        if parameters is None:
+            parameters = self._parameters
+        echo = exchange.peer.echo
+        if echo is not None:  # RFC 9175 §2.3: in the next request to the server
+            exchange.peer.echo = None
+            options = _with_echo(options, echo)
+        exchange.code = code
+        exchange.options = options
+        exchange.payload = payload
+        exchange.confirmable = confirmable
+        exchange.flight = flight
+        exchange.parameters = parameters
+        exchange.challenged = 0
+        if options.mask & EXTENDED:
+            exchange.unwanted = options.uint(NO_RESPONSE) or 0
+        if not self._transmit(exchange, now):
+            return NetworkError("too many messages wait for this peer; see Limits.queued_messages")
         if exchange.timer is not None:
             exchange.timer.cancel()
         if timeout is None:
-            timeout = self._lifetime if confirmable else self._patience
+            timeout = parameters.exchange_lifetime if confirmable else parameters.max_transmit_wait
             exchange.timer = self._timers.after(timeout, now, exchange.timed_out)
         else:
             exchange.timer = self._timers.at(now + timeout, exchange.timed_out)
         return None
 
-    def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
+    def _transmit(self, exchange: Exchange, now: float) -> bool:
+        """Hand a request to the message layer; False if there is no room for it."""
+        outgoing = self.reliability.send(
+            exchange.peer,
+            exchange.code,
+            exchange.token,
+            exchange.options,
+            exchange.payload,
+            now,
+            exchange.sent,
+            exchange.flight,
+            confirmable=exchange.confirmable,
+            parameters=exchange.parameters,
+        )
+        if outgoing is None:
+            return False
+        exchange.outgoing = None if outgoing.is_over else outgoing
+        exchange.peer.exchanges[exchange.token] = exchange
+        return True
+
+    def _cease_listening(self, exchange: Exchange, now: float) -> None:
+        """Let go of a request that wants no response; it is sent when its turn comes all the same (RFC 7967 §2.1)."""
+        if exchange.outgoing is not None:
+            exchange.outgoing.on_outcome = ignore_outcome
+            exchange.outgoing = None
+        del exchange.peer.exchanges[exchange.token]
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+        exchange.timer = self._timers.at(now, exchange.timed_out)
+
+    def _repeats(self, exchange: Exchange, message: Message, now: float) -> bool:
+        """Bring back an Echo value (RFC 9175 §2.3): with the same request if that was refused, else with the next.
+
+        True if the request is on its way again. Once will do, unless our address or the server is another by then.
+        """
+        echo = message.options.get(ECHO)
+        if echo is None:
+            return False
+        if message.code != codes.UNAUTHORIZED:
+            exchange.peer.echo = echo
+            return False
+        if exchange.challenged >= _CHALLENGES:
+            return False
+        exchange.challenged += 1
+        exchange.responded(now)
+        del exchange.peer.exchanges[exchange.token]
+        exchange.token = self._new_token(exchange.peer.exchanges)
+        exchange.options = _with_echo(exchange.options, echo)
+        return self._transmit(exchange, now)
+
+    def expects(self, token: bytes) -> bool:
+        """Whether a response with this token may come from anybody."""
+        return self.groups is not None and self.groups.expects(token)
+
+    def response_received(self, message: Message, peer: Optional[Peer], path: Path, now: float) -> bool:
         """Hand a response to the request that it answers; False if there is none or it cannot be used."""
         exchange = peer.exchanges.get(message.token) if peer is not None else None
         if exchange is None:
-            return False
+            return self.groups is not None and self.groups.response_received(message, path, now)
+        exchange.peer.verified = True  # it knows the token that was sent to its address
+        exchange.peer.answered_at = now
         if message.options.mask & NOT_UNDERSTOOD:
             # §5.4.1: such a response is rejected, and none other will come
             exchange.answer(PeerError(f"the response has {_not_understood(message.options)}"), now)
             return False
+        if message.options.mask & EXTENDED and self._repeats(exchange, message, now):
+            return True
+        if message.code == codes.TOO_MANY_REQUESTS:
+            self.backoff.note(exchange.peer.path, exchange.code, exchange.options, message, now)
         return exchange.receive(message, now)
 
     # Server
@@ -196,14 +341,17 @@ class Exchanges:
         """Answer a request: now, or by a Deferred."""
         options = message.options
         mask = options.mask
-        if mask & (NOT_UNDERSTOOD | _PROXY | _OBSERVE):
-            if mask & (NOT_UNDERSTOOD | _PROXY):
-                return _refuse(options)
-            if message.code in OBSERVABLE_METHODS:
+        if mask & _UNCOMMON:
+            if mask & _REFUSED and (refusal := _refusal(options)) is not None:
+                return refusal
+            if mask & _OBSERVE and message.code in OBSERVABLE_METHODS:
                 return self._observe_received(message, path, now)
-        request = Request(message.code, path, options, message.payload, now)
+            self._guard.note(options, path, now)
+        request = Request(message.code, path, options, message.payload, now, self._echo)
         try:
             if mask & _BLOCKS:
+                if self._guard.refuses(message, path):
+                    return request.challenge()
                 return self._blocks.request_received(request)
             resource = self._site.route(request)
             if isinstance(resource, Response):
@@ -219,6 +367,35 @@ class Exchanges:
         except Exception:  # noqa: BLE001  the boundary to a user's handlers: one broken resource must not end the server
             return _broken(request)
 
+    def group_request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred, None]:
+        """Answer a request that was sent to a group, if it is for a resource that has a part in it (§11.3)."""
+        if message.options.mask & _OBSERVE:  # whose notifications would go on after the leisure
+            message = _without_observe(message)
+        request = Request(message.code, path, message.options, message.payload, now, self._echo)
+        try:
+            resource = self._site.route(request)
+            if isinstance(resource, Response):
+                return resource
+        except OptionError as error:
+            return Response(error.code, str(error).encode())
+        return self.request_received(message, path, now) if resource.group else None
+
+    def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
+        """Return what may be sent in place of `response`, which takes `size` bytes, to `path` (RFC 9175 §2.4, item 3).
+
+        That is `response` itself if the address was verified, or the answer is not that much larger than the request.
+        Else a request that only reads is answered by a challenge; another has been carried out by now, and its client
+        gets the answer in blocks that are small enough.
+        """
+        if not self._guard.is_too_much(size, message, path):
+            return response
+        request = Request(message.code, path, message.options, message.payload, now, self._echo)
+        if message.code in SAFE and not message.options.mask & 1 << BLOCK1:
+            if message.options.mask & _OBSERVE:
+                self.observers.refused(path, message.token, now)
+            return request.challenge()
+        return self._blocks.reduce(request, response)
+
     def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Make a deferred response fit into one datagram."""
         return self.observers.late_response(request, self.fitted(request, response), now)
@@ -230,9 +407,7 @@ class Exchanges:
     def _observe_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
         """Answer a request with an Observe option: as one without it, and then by a notification (RFC 7641 §4.1)."""
         registering = self.observers.requested(message, path, now)
-        options = Options([item for item in message.options.items if item[0] != OBSERVE])
-        plain = Message(message.type, message.code, message.message_id, message.token, options, message.payload)
-        answer = self.request_received(plain, path, now)
+        answer = self.request_received(_without_observe(message), path, now)
         if registering is None:
             return answer
         if isinstance(answer, Deferred):
@@ -259,9 +434,18 @@ class Exchanges:
 
     def _fit(self, request: Request, response: Response) -> Response:
         payload = response.payload
-        if isinstance(payload, bytes) and len(payload) <= self._plain_limit and not request.options.mask & _BLOCKS:
+        if isinstance(payload, bytes) and len(payload) <= self._plain_limit and not request.options.mask & _RESHAPING:
             return response
         return self._blocks.respond(request, response)
+
+
+def _without_observe(message: Message) -> Message:
+    options = Options([item for item in message.options.items if item[0] != OBSERVE])
+    return Message(message.type, message.code, message.message_id, message.token, options, message.payload)
+
+
+def _with_echo(options: Options, value: bytes) -> Options:
+    return Options([*[item for item in options.items if item[0] != ECHO], (ECHO, value)])
 
 
 def _broken(request: Request) -> Response:
@@ -269,10 +453,15 @@ def _broken(request: Request) -> Response:
     return Response(codes.INTERNAL_SERVER_ERROR)
 
 
-def _refuse(options: Options) -> Response:
-    if options.mask & _PROXY and not options.mask & NOT_UNDERSTOOD:
+def _refusal(options: Options) -> Optional[Response]:
+    if options.mask & NOT_UNDERSTOOD:
+        return Response(codes.BAD_OPTION, f"the request has {_not_understood(options)}".encode())  # §5.4.1
+    if options.mask & _PROXY:
         return Response(codes.PROXYING_NOT_SUPPORTED, b"this endpoint is no proxy")  # §5.10.2
-    return Response(codes.BAD_OPTION, f"the request has {_not_understood(options)}".encode())  # §5.4.1
+    hops = [decode_uint(value) for number, value in options.items if number == HOP_LIMIT]
+    if not 1 <= hops[0] <= 255:
+        return Response(codes.BAD_REQUEST, b"Hop-Limit is a number from 1 to 255")  # RFC 8768 §3
+    return None
 
 
 def _not_understood(options: Options) -> str:

@@ -71,6 +71,8 @@ class Registration(Exchange):
         """Take the response or a notification."""
         if self.timer is not None:
             self.timer.cancel()
+        if not self.confirmable:
+            self.responded(now)
         self.watch.received(message, now)
         return True
 

@@ -162,6 +162,12 @@ class Observers:
         notification.options = notification_options(response, observer.next_number(now), response.max_age)
         return validated(notification, observer.etags)
 
+    def refused(self, path: Path, token: bytes, now: float) -> None:
+        """Learn that a registration was answered by something else than its representation, after all."""
+        observer = _find(self._peers.find(path), token)
+        if observer is not None:
+            self.remove(observer, now)
+
     def remove(self, observer: Observer, now: float) -> None:
         """Take an entry out of the list."""
         subject = observer.subject

@@ -1,12 +1,12 @@
-"""What the message layer has under way: confirmable messages, notifications, and requests that await their answer."""
+"""What the message layer has under way: confirmable messages, non-confirmable requests, and notifications."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
-from minicoap.codec.message import ACK, Message
 from minicoap.core.flight import Flight
-from minicoap.core.request import Path, Request, Response
+from minicoap.core.parameters import TransmissionParameters
+from minicoap.core.request import Response
 from minicoap.core.timers import Timer
 from minicoap.errors import CoapError
 
@@ -32,29 +32,36 @@ class Notification(Protocol):
 
 
 class Outgoing:
-    """A confirmable message until it is acknowledged, rejected or given up; or a notification.
+    """An interaction that NSTART counts (RFC 7252 §4.7), or a message of a flight, or a notification.
 
-    `sent_at` is when it was sent last, `overtaken` whether one of its flight that was sent later has been acknowledged,
-    `probes` whether its timer asks first if it is the last of its flight (see `minicoap.core.flight`).
+    A confirmable message until it is acknowledged, rejected or given up; a non-confirmable request until there is a
+    response, or none is expected any more (`is_over`: nothing was from the beginning). `sent_at` is when it was sent
+    last, `overtaken` whether one of its flight that was sent later has been acknowledged, `probes` whether its timer
+    asks first if it is the last of its flight (see `minicoap.core.flight`).
     """
 
     __slots__ = (
-        "begun_at", "data", "flight", "message_id", "notification", "on_outcome", "overtaken", "peer", "probes",
-        "reliability", "retransmissions", "sent_at", "timeout", "timer", "token",
+        "begun_at", "confirmable", "data", "flight", "is_over", "message_id", "notification", "on_outcome", "overtaken",
+        "parameters", "peer", "probes", "reliability", "retransmissions", "sent_at", "timeout", "timer", "token",
     )  # fmt: skip
 
     def __init__(
         self,
         reliability: Reliability,
         peer: Peer,
+        confirmable: bool,
         message_id: int,
         token: bytes,
         data: bytes,
         on_outcome: Outcome,
+        parameters: TransmissionParameters,
         flight: Optional[Flight] = None,
     ) -> None:
         self.reliability = reliability
         self.peer = peer
+        self.confirmable = confirmable
+        self.parameters = parameters
+        self.is_over = False
         self.message_id = message_id
         self.token = token
         self.data = data
@@ -67,6 +74,23 @@ class Outgoing:
         self.timeout = 0.0
         self.timer: Optional[Timer] = None
 
+    @property
+    def expected_until(self) -> float:
+        """Until when silence holds back the next message: a silent peer is sent PROBING_RATE on average (§4.7).
+
+        No longer, though, than a confirmable message would stand there, which sends five times as much meanwhile. The
+        messages of a flight have their window for that, and a notification's client has been heard of.
+        """
+        parameters = self.parameters
+        if parameters.congestion_controlled or self.flight is not None or self.notification is not None:
+            return self.begun_at
+        sent = len(self.data) * (self.retransmissions + 1)
+        return self.begun_at + min(sent / parameters.probing_rate, parameters.max_transmit_wait)
+
+    def unexpected(self, now: float) -> None:
+        """Nothing is expected any more: another interaction may take its place."""
+        self.reliability.unexpected(self, now)
+
     def timed_out(self, now: float) -> None:
         """No acknowledgement has come in time: repeat the message, or give up."""
         self.reliability.outgoing_timed_out(self, now)
@@ -74,27 +98,3 @@ class Outgoing:
     def waited(self, now: float) -> None:
         """No reset has come in the time until the next non-confirmable notification."""
         self.reliability.unconfirmed_ended(self, None, now)
-
-
-class Pending:
-    """A request whose answer is not there yet."""
-
-    __slots__ = ("acknowledged", "key", "message", "path", "reliability", "remembers", "timer")
-
-    def __init__(self, reliability: Reliability, message: Message, path: Path, key: int, remembers: bool) -> None:
-        self.reliability = reliability
-        self.message = message
-        self.path = path
-        self.key = key
-        self.remembers = remembers
-        self.acknowledged = False
-        self.timer: Optional[Timer] = None
-
-    def acknowledge(self, now: float) -> None:
-        """Send the empty acknowledgement: the answer will be late (§5.2.2)."""
-        self.acknowledged = True
-        self.reliability.send_empty(ACK, self.message.message_id, self.path)
-
-    def answered(self, request: Request, response: Response, now: float) -> None:
-        """Send the answer."""
-        self.reliability.pending_answered(self, request, response, now)

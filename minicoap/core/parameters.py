@@ -6,23 +6,32 @@ from typing import NamedTuple
 
 from minicoap.errors import UsageError
 
+_ACK_TIMEOUT = 2.0  # seconds; with NSTART what §4.8 found to be safe in the Internet
+_NSTART = 1
+
 
 class TransmissionParameters(NamedTuple):
     """RFC 7252 §4.8, under its names; times in seconds, `probing_rate` in bytes/s.
+
+    An endpoint has one such value, and a request may bring its own. `congestion_controlled` says that something else
+    sees to it that the network is not overrun, such as a link that is one's own; only then may NSTART be raised or
+    ACK_TIMEOUT shortened (§4.8.1), and PROBING_RATE is not enforced (§4.7). A transfer with a window needs no such
+    permission: it has a congestion control of its own.
 
     With `adaptive_timeout` the time to wait for an acknowledgement does not follow ACK_TIMEOUT but what round trips to
     that peer have been measured to take (`minicoap.core.rto`), and is never below 1 s: for paths that are slower than
     ACK_TIMEOUT expects, or known to be faster. Transfers with a window do so anyway.
     """
 
-    ack_timeout: float = 2.0
+    ack_timeout: float = _ACK_TIMEOUT
     ack_random_factor: float = 1.5
     max_retransmit: int = 4
-    nstart: int = 1
+    nstart: int = _NSTART
     default_leisure: float = 5.0
     probing_rate: float = 1.0
     max_latency: float = 100.0
     adaptive_timeout: bool = False
+    congestion_controlled: bool = False
 
     @property
     def max_transmit_span(self) -> float:
@@ -55,6 +64,14 @@ class TransmissionParameters(NamedTuple):
             raise UsageError(
                 "ack_timeout must be above 0, ack_random_factor and nstart at least 1, max_retransmit at least 0"
             )
+        if self.probing_rate <= 0 or self.default_leisure < 0 or self.max_latency < 0:
+            raise UsageError("probing_rate must be above 0, default_leisure and max_latency at least 0")
+        if not self.congestion_controlled and (self.nstart > _NSTART or self.ack_timeout < _ACK_TIMEOUT):
+            # §4.8.1: MUST NOT without mechanisms that ensure congestion control safety
+            raise UsageError(
+                f"nstart above {_NSTART} or ack_timeout below {_ACK_TIMEOUT:g} s overruns networks; "
+                "set congestion_controlled=True where something else prevents that"
+            )
         return self
 
 
@@ -73,4 +90,8 @@ class Limits(NamedTuple):
     block_szx: int = 6  # the largest block that is asked for, sent or taken without asking for smaller: 16 << szx bytes
     observers: int = 32_768  # further ones get a plain answer (RFC 7641 §4.1); fewer than peers, whom they keep busy
     observers_per_peer: int = 1024  # the same
+    # An answer to an address never verified has so many times its request's bytes at most; a larger one becomes 4.01
+    # with Echo, or small blocks (RFC 9175 §2.4). 0 is no bound; this machine's own addresses are always believed.
+    amplification: int = 3
+    token_length: int = 256  # bytes of a request's token (RFC 8974); a longer one is answered 4.00
     piggyback_delay: float = 1.0  # seconds a deferred answer may take and still travel in the acknowledgement

@@ -25,12 +25,13 @@ class Peer:
     messages by message ID, `in_flights` how many of them belong to a transfer with a window, `waiting` those that
     NSTART holds back, `exchanges` our open requests to it by token. `round_trips` is there if they are measured.
     `observers` are its entries in our lists, `owed` those of them that wait for room, `unconfirmed` the non-confirmable
-    notification that may still be rejected.
+    notification that may still be rejected. `echo` is an Echo value of its that our next request is to bring back;
+    `verified` says that it has shown to be where it says, `answered_at` when it last answered a request of ours.
     """
 
     __slots__ = (
-        "_message_id", "exchanges", "in_flights", "index", "observers", "outstanding", "owed", "path", "round_trips",
-        "touched", "unconfirmed", "waiting",
+        "_message_id", "answered_at", "echo", "exchanges", "in_flights", "index", "observers", "outstanding", "owed",
+        "path", "round_trips", "touched", "unconfirmed", "verified", "waiting",
     )  # fmt: skip
 
     def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
@@ -46,11 +47,24 @@ class Peer:
         self.observers: Optional[list[Observer]] = None
         self.owed: Optional[dict[Observer, None]] = None
         self.unconfirmed: Optional[Outgoing] = None
+        self.echo: Optional[bytes] = None
+        self.verified = False
+        self.answered_at: Optional[float] = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way with it."""
         return not (self.outstanding or self.waiting or self.exchanges or self.observers or self.unconfirmed)
+
+    @property
+    def upcoming_message_id(self) -> int:
+        """What `next_message_id` begins to look at."""
+        return self._message_id
+
+    def awaits(self, message_id: int) -> bool:
+        """Whether an acknowledgement or a reset with this ID would mean something."""
+        unconfirmed = self.unconfirmed
+        return message_id in self.outstanding or (unconfirmed is not None and unconfirmed.message_id == message_id)
 
     def next_message_id(self) -> int:
         """Return a message ID that has not been used towards this peer for the longest time (RFC 7252 §4.4)."""
@@ -100,6 +114,15 @@ class Peers:
         peer.touched = now
         by_path[path] = peer
         return peer
+
+    def avoid_confusion(self, peer: Peer) -> None:
+        """Have the next message to `peer`, a group, bear an ID that no message to anybody bears which is under way.
+
+        A reset that a member sends all the same would else be taken for one from whoever that is (RFC 7252 §8.1).
+        """
+        others = list(self._by_path.values())
+        while any(other.awaits(peer.upcoming_message_id) for other in others):
+            peer.next_message_id()
 
     def _forget_oldest_idle(self, now: float) -> bool:
         by_path = self._by_path

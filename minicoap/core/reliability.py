@@ -8,19 +8,35 @@ answer follows as a message of its own (§5.2).
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import Optional, Protocol, Union
 
 from minicoap.codec import codes
-from minicoap.codec.message import ACK, CON, NON, RST, VERSION_BITS, Message, Options, encode
+from minicoap.codec.message import (
+    ACK,
+    CON,
+    DIRECT_TOKEN_LENGTH,
+    EXTENDED,
+    NON,
+    RST,
+    VERSION_BITS,
+    Message,
+    Options,
+    decode_token,
+    encode,
+    encode_header,
+)
 from minicoap.codec.options import BLOCK1, BLOCK2, IF_MATCH, IF_NONE_MATCH, OBSERVE
 from minicoap.core.deduplication import Deduplication
+from minicoap.core.echo import SAFE_ANSWER
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
-from minicoap.core.outgoing import Notification, Outcome, Outgoing, Pending
+from minicoap.core.late import LateAnswers, Pending, ignore_outcome, record_of
+from minicoap.core.outgoing import Notification, Outcome, Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response
+from minicoap.core.request import NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.rto import RoundTrips
 from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, MessageFormatError, RequestTimeout, ResetError
@@ -32,8 +48,10 @@ _OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers
 # blocks of an upload belong to a sequence, so their first answers are repeated whatever the method. A long response is
 # let go when its last block has been fetched, so that block is repeated too, unless a GET makes it again.
 _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
-_BLOCK2 = 1 << BLOCK2
-_ORDER_MATTERS = 1 << BLOCK1 | 1 << IF_MATCH | 1 << IF_NONE_MATCH
+_ORDER_MATTERS = 1 << BLOCK1
+_CONDITIONS = 1 << IF_MATCH | 1 << IF_NONE_MATCH
+_LET_GO = 1 << BLOCK2
+_MATTERS = _ORDER_MATTERS | _CONDITIONS | _LET_GO
 
 _NON_INTERVAL = 3.0  # seconds from one non-confirmable notification to a peer to the next (RFC 7641 §4.5.1)
 
@@ -47,7 +65,13 @@ class Above(Protocol):
     def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Return the response that a deferred answer leads to, ready for one datagram."""
 
-    def response_received(self, message: Message, peer: Optional[Peer], now: float) -> bool:
+    def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
+        """Return what may be sent in place of a large response to an address that may be forged."""
+
+    def expects(self, token: bytes) -> bool:
+        """Whether a response with this token is expected from anybody, as members of a group are (§8.2)."""
+
+    def response_received(self, message: Message, peer: Optional[Peer], path: Path, now: float) -> bool:
         """Take a response; False if nobody waits for it, or it cannot be used."""
 
     def room_made(self, peer: Peer) -> None:
@@ -74,15 +98,17 @@ class Reliability:
         self._entropy = entropy
         self._parameters = parameters
         self._limits = limits
-        self._pending = 0
+        self._longest_token = limits.token_length
+        self._undefended = SAFE_ANSWER if limits.amplification else sys.maxsize  # bytes of a datagram
         self._answers = Deduplication(
             timers, parameters.exchange_lifetime, limits.remembered_answers, limits.remembered_bytes
         )
+        self._late = LateAnswers(self, above, peers, timers, self._answers, limits)
 
     @property
     def pending(self) -> int:
         """How many requests await a late answer."""
-        return self._pending
+        return self._late.count
 
     @property
     def remembered(self) -> int:
@@ -101,20 +127,27 @@ class Reliability:
         now: float,
         on_outcome: Outcome,
         flight: Optional[Flight] = None,
+        *,
+        confirmable: bool = True,
+        parameters: Optional[TransmissionParameters] = None,
     ) -> Optional[Outgoing]:
-        """Send a confirmable message, at once or when NSTART allows (§4.7); None if its queue is full.
+        """Send a confirmable message or a non-confirmable request, at once or when NSTART allows (§4.7).
 
-        `on_outcome` is called once, never from inside this call. A message of a `flight` goes at once: its congestion
-        window is heeded by whoever sends it, and NSTART goes on to hold for all others.
+        Returns None if its queue is full. `on_outcome` is called at most once, never from inside this call: for a
+        confirmable message when its fate is known, for another if it is rejected, the path fails, or nothing is
+        expected any more. A message of a `flight`, which is confirmable, goes at once: its congestion window is heeded
+        by whoever sends it, and NSTART goes on to hold for all others.
         """
+        if parameters is None:
+            parameters = self._parameters
         message_id = peer.next_message_id()
-        data = encode(Message(CON, code, message_id, token, options, payload))
-        outgoing = Outgoing(self, peer, message_id, token, data, on_outcome, flight)
+        data = encode(Message(CON if confirmable else NON, code, message_id, token, options, payload))
+        outgoing = Outgoing(self, peer, confirmable, message_id, token, data, on_outcome, parameters, flight)
         if flight is not None:
             peer.in_flights += 1
             self._transmit_first(outgoing, now)
             return outgoing
-        if len(peer.outstanding) - peer.in_flights < self._parameters.nstart:
+        if len(peer.outstanding) - peer.in_flights < parameters.nstart:
             self._transmit_first(outgoing, now)
             return outgoing
         if peer.waiting is None:
@@ -125,7 +158,7 @@ class Reliability:
         return outgoing
 
     def send_unreliably(self, peer: Peer, code: int, token: bytes, options: Options, payload: bytes) -> None:
-        """Send a non-confirmable message (§4.3)."""
+        """Send a non-confirmable message that asks for no response (§4.3)."""
         self._outbox.append((encode(Message(NON, code, peer.next_message_id(), token, options, payload)), peer.path))
 
     def has_room(self, peer: Peer) -> bool:
@@ -139,7 +172,7 @@ class Reliability:
         """Send a notification to a peer that has room for it; `response` fits into one datagram."""
         message_id = peer.next_message_id()
         data = _encode_response(CON if confirmable else NON, message_id, token, response)
-        outgoing = Outgoing(self, peer, message_id, token, data, notification.outcome)
+        outgoing = Outgoing(self, peer, confirmable, message_id, token, data, notification.outcome, self._parameters)
         if confirmable:
             outgoing.notification = notification
             self._transmit_first(outgoing, now)
@@ -166,14 +199,31 @@ class Reliability:
         """Send an empty message: acknowledgement or reset (§4.1)."""
         self._outbox.append((bytes((VERSION_BITS | type << 4, 0, message_id >> 8, message_id & 0xFF)), path))
 
+    def responded(self, outgoing: Outgoing, now: float) -> None:
+        """A response has come, which says all that an acknowledgement would; the outcome is not told (§5.2.2)."""
+        outgoing.on_outcome = ignore_outcome
+        if outgoing.peer.outstanding.get(outgoing.message_id) is outgoing:
+            self.settle(outgoing, now)
+
     def withdraw(self, outgoing: Outgoing, now: float) -> None:
-        """Stop repeating a message; its outcome is not told."""
-        outgoing.on_outcome = _ignore_outcome
+        """Stop repeating a message that nobody waits for any more; its outcome is not told.
+
+        Giving up early is no licence to send more: towards a silent peer it keeps its place among the outstanding ones
+        for as long as PROBING_RATE has it (§4.7). A sign of life frees that at once.
+        """
+        outgoing.on_outcome = ignore_outcome
         peer = outgoing.peer
-        if peer.outstanding.get(outgoing.message_id) is outgoing:
-            self._settle(outgoing, now)
-        elif peer.waiting is not None and outgoing in peer.waiting:
-            peer.waiting.remove(outgoing)
+        if peer.outstanding.get(outgoing.message_id) is not outgoing:
+            if peer.waiting is not None and outgoing in peer.waiting:
+                peer.waiting.remove(outgoing)
+            return
+        until = outgoing.expected_until
+        if until <= now:
+            self.settle(outgoing, now)
+            return
+        if outgoing.timer is not None:
+            outgoing.timer.cancel()
+        outgoing.timer = self._timers.at(until, outgoing.unexpected)
 
     def fail_all(self, peer: Peer, error: CoapError, now: float) -> None:
         """Give up every message to a peer that cannot be reached."""
@@ -181,19 +231,27 @@ class Reliability:
         peer.waiting = None
         for outgoing in failed:
             if peer.outstanding.get(outgoing.message_id) is outgoing:
-                self._settle(outgoing, now)
+                self.settle(outgoing, now)
             outgoing.on_outcome(error, now)
         if peer.unconfirmed is not None:
             self.unconfirmed_ended(peer.unconfirmed, error, now)
 
     def _transmit_first(self, outgoing: Outgoing, now: float) -> None:
-        parameters = self._parameters
+        parameters = outgoing.parameters
+        outgoing.begun_at = now
+        if not outgoing.confirmable:
+            self._outbox.append((outgoing.data, outgoing.peer.path))
+            until = outgoing.expected_until
+            outgoing.is_over = until <= now
+            if not outgoing.is_over:
+                outgoing.peer.outstanding[outgoing.message_id] = outgoing
+                outgoing.timer = self._timers.at(until, outgoing.unexpected)
+            return
         outgoing.peer.outstanding[outgoing.message_id] = outgoing
         round_trips = self._round_trips(outgoing)
         timeout = parameters.ack_timeout if round_trips is None else round_trips.timeout
         # §4.2: the initial timeout is drawn from ACK_TIMEOUT to ACK_TIMEOUT * ACK_RANDOM_FACTOR, then doubled.
         outgoing.timeout = self._entropy.uniform(timeout, timeout * parameters.ack_random_factor)
-        outgoing.begun_at = now
         delay = outgoing.timeout
         if outgoing.flight is not None and round_trips is not None and round_trips.probe_after < delay:
             outgoing.probes = True
@@ -209,11 +267,11 @@ class Reliability:
 
     def _round_trips(self, outgoing: Outgoing) -> Optional[RoundTrips]:
         """Return what the timeouts of this message follow, if it is not the fixed ACK_TIMEOUT (§4.8.1)."""
-        if outgoing.flight is None and not self._parameters.adaptive_timeout:
+        if outgoing.flight is None and not outgoing.parameters.adaptive_timeout:
             return None
         peer = outgoing.peer
         if peer.round_trips is None:
-            peer.round_trips = RoundTrips(self._parameters.ack_timeout)
+            peer.round_trips = RoundTrips(outgoing.parameters.ack_timeout)
         return peer.round_trips
 
     def outgoing_timed_out(self, outgoing: Outgoing, now: float) -> None:
@@ -227,15 +285,15 @@ class Reliability:
             return
         round_trips = self._round_trips(outgoing)
         if round_trips is None:
-            is_last = outgoing.retransmissions >= self._parameters.max_retransmit
+            is_last = outgoing.retransmissions >= outgoing.parameters.max_retransmit
         else:
-            is_last = now - outgoing.begun_at >= self._parameters.max_transmit_span
+            is_last = now - outgoing.begun_at >= outgoing.parameters.max_transmit_span
             if not outgoing.overtaken:
                 round_trips.timed_out(now)
         if outgoing.flight is not None:
             outgoing.flight.timed_out(outgoing, now)
         if is_last:
-            self._settle(outgoing, now)
+            self.settle(outgoing, now)
             outgoing.on_outcome(
                 RequestTimeout(f"no acknowledgement after {outgoing.retransmissions + 1} transmissions"), now
             )
@@ -274,7 +332,7 @@ class Reliability:
                         late.timer.cancel()
                     due = late.sent_at + round_trips.expected * min(1 << late.retransmissions, _LONGEST_REPAIR)
                     late.timer = self._timers.at(min(due, late.sent_at + late.timeout), late.timed_out)
-        self._settle(outgoing, now)
+        self.settle(outgoing, now)
 
     def _renew(self, outgoing: Outgoing, notification: Notification, now: float) -> None:
         """Have a notification say what is current; another state goes under another message ID (RFC 7641 §4.5.2)."""
@@ -289,7 +347,12 @@ class Reliability:
             outgoing.message_id = message_id
         outgoing.data = _encode_response(CON, outgoing.message_id, outgoing.token, response)
 
-    def _settle(self, outgoing: Outgoing, now: float) -> None:
+    def unexpected(self, outgoing: Outgoing, now: float) -> None:
+        """Let another interaction take the place of one that nothing is expected of any more."""
+        self.settle(outgoing, now)
+        outgoing.on_outcome(None, now)
+
+    def settle(self, outgoing: Outgoing, now: float) -> None:
         """Take a message out of the outstanding ones and let the next in line go."""
         peer = outgoing.peer
         del peer.outstanding[outgoing.message_id]
@@ -298,7 +361,7 @@ class Reliability:
         if outgoing.flight is not None:
             outgoing.flight.withdrawn(outgoing)
             peer.in_flights -= 1
-        while peer.waiting and len(peer.outstanding) - peer.in_flights < self._parameters.nstart:
+        while peer.waiting and len(peer.outstanding) - peer.in_flights < peer.waiting[0].parameters.nstart:
             self._transmit_first(peer.waiting.popleft(), now)
         if peer.owed is not None:
             self._above.room_made(peer)
@@ -324,7 +387,12 @@ class Reliability:
             if message.type == RST and unconfirmed is not None and unconfirmed.message_id == message.message_id:
                 self.unconfirmed_ended(unconfirmed, ResetError("the peer rejected the notification"), now)
             return
-        self._acknowledge(outgoing, now)
+        if not outgoing.confirmable:
+            if message.type == ACK:
+                return  # §4.3: it is not acknowledged
+            self.settle(outgoing, now)
+        else:
+            self._acknowledge(outgoing, now)
         error = None if message.type == ACK else ResetError("the peer rejected the message with a reset")
         outgoing.on_outcome(error, now)
 
@@ -333,29 +401,31 @@ class Reliability:
         peer = self._peers.find(path)
         if message.type == ACK:
             outgoing = peer.outstanding.get(message.message_id) if peer is not None else None
-            if outgoing is None or outgoing.token != message.token:
+            if outgoing is None or not outgoing.confirmable or outgoing.token != message.token:
                 return
             self._acknowledge(outgoing, now)
             outgoing.on_outcome(None, now)
-            self._above.response_received(message, peer, now)
+            self._above.response_received(message, peer, path, now)
             return
         if message.type == RST:
             return  # §4.2: only an empty message can be a reset
         if message.type == NON:
             # RFC 7641 §3.6: a notification that nobody wants is rejected, so that no more of them come.
-            if not self._above.response_received(message, peer, now) and message.options.mask & 1 << OBSERVE:
+            if not self._above.response_received(message, peer, path, now) and message.options.mask & 1 << OBSERVE:
                 self.send_empty(RST, message.message_id, path)
             return
+        if peer is None and self._above.expects(message.token):
+            peer = self._peers.reach(path, now)
         if peer is None:
             self.send_empty(RST, message.message_id, path)
             return
         # A repetition of a response taken before is acknowledged again, though nobody waits for it any more.
         key = peer.index << 16 | message.message_id
-        record = _record(0, message)
-        if self._answers.recall(key) == record:
+        record = record_of(0, message)
+        if self._answers.recall(key, now) == record:
             self.send_empty(ACK, message.message_id, path)
-        elif self._above.response_received(message, peer, now):
-            self._answers.remember(key, record, now)
+        elif self._above.response_received(message, peer, path, now):
+            self._answers.remember(key, record, self._parameters.exchange_lifetime, now)
             self.send_empty(ACK, message.message_id, path)
         else:
             self.send_empty(RST, message.message_id, path)
@@ -372,37 +442,58 @@ class Reliability:
         mask = message.options.mask
         if message.type == NON and mask & NOT_UNDERSTOOD:
             return  # §5.4.1: rejected, which §4.3 allows to do in silence
-        code = message.code
-        remembers = code in _NOT_IDEMPOTENT or mask & _ORDER_MATTERS != 0 or (mask & _BLOCK2 != 0 and code != codes.GET)
+        remembers = message.code in _NOT_IDEMPOTENT or (mask & _MATTERS != 0 and _remembers(message.code, mask))
         key = 0
         peer: Optional[Peer] = None
-        if remembers or self._pending:
+        if remembers or self._late.count:
             peer = self._peers.reach(path, now)
             if peer is None:
                 return
             key = peer.index << 16 | message.message_id
-            known = self._answers.recall(key)
+            known = self._answers.recall(key, now)
             if known is not None and self._is_repetition(known, message, path):
                 return
         answer: Union[Response, Deferred]
-        if self._pending >= self._limits.deferred:
+        if len(message.token) > self._longest_token:
+            answer = Response(codes.BAD_REQUEST, b"the token is too long")  # RFC 8974 §2.2.2
+        elif self._late.count >= self._limits.deferred:
             answer = Response(codes.SERVICE_UNAVAILABLE, max_age=_OVERLOAD_MAX_AGE)
         else:
             answer = self._above.request_received(message, path, now)
         if isinstance(answer, Deferred):
             early = answer.response
             if early is None:
-                self._await(answer, message, path, remembers, now)
+                self._late.wait(answer, message, path, remembers, now)
                 return
             answer = self._above.late_response(answer.request, early, now)
-        data = self._reply(message, path, answer, now)
+        data: Optional[bytes]
+        if mask & EXTENDED and not is_wanted(message.options, answer):
+            data = self.silence(message, path)
+        else:
+            data = self.reply(message, path, answer, now)
         if remembers and data is not None:
-            self._answers.remember(key, data, now)
+            self._answers.remember(key, data, self.lifetime(message), now)
+
+    def is_repeated(self, message: Message, path: Path, now: float) -> bool:
+        """Whether a message to a group was received before, or cannot be kept to find that out; from now on it was."""
+        peer = self._peers.reach(path, now)
+        if peer is None:
+            return True
+        key = peer.index << 16 | message.message_id
+        known = self._answers.recall(key, now)
+        if known is not None and self._is_repetition(known, message, path):
+            return True
+        self._answers.remember(key, record_of(VERSION_BITS, message), self.lifetime(message), now)
+        return False
+
+    def lifetime(self, message: Message) -> float:
+        """How long the message ID of `message` means this message and no other (§4.4)."""
+        return self._parameters.exchange_lifetime if message.type == CON else self._parameters.non_lifetime
 
     def _is_repetition(self, known: Union[bytes, Pending], message: Message, path: Path) -> bool:
         """Answer a repeated request as the first was; the same ID with another token is a new request."""
         if isinstance(known, bytes):
-            if known[4 : 4 + (known[0] & 15)] != message.token or not known[0] & VERSION_BITS:
+            if not known[0] & VERSION_BITS or decode_token(known)[0] != message.token:
                 return False
             # §4.5: a repeated NON is ignored in silence
             if message.type == CON:
@@ -417,7 +508,7 @@ class Reliability:
             self.send_empty(ACK, message.message_id, path)
         return True
 
-    def _reply(self, message: Message, path: Path, response: Response, now: float) -> Optional[bytes]:
+    def reply(self, message: Message, path: Path, response: Response, now: float) -> Optional[bytes]:
         """Send `response` in the acknowledgement of `message`, or as NON if it was one (§5.2.3)."""
         payload = response.payload
         assert isinstance(payload, bytes)
@@ -430,72 +521,45 @@ class Reliability:
             type = NON
             message_id = peer.next_message_id()
         token = message.token
-        head = bytes((VERSION_BITS | type << 4 | len(token), response.code, message_id >> 8, message_id & 0xFF))
+        size = len(token)
+        if size > DIRECT_TOKEN_LENGTH:
+            head = encode_header(type, response.code, message_id, token)
+            token = b""
+        else:
+            head = bytes((VERSION_BITS | type << 4 | size, response.code, message_id >> 8, message_id & 0xFF))
         raw = response.options.raw
         data = b"%b%b%b\xff%b" % (head, token, raw, payload) if payload else head + token + raw
+        if len(data) > self._undefended:
+            defended = self._above.defend(message, path, response, len(data), now)
+            if defended is not response:
+                data = _encode_response(type, message_id, message.token, defended)
         self._outbox.append((data, path))
         return data
 
-    # Late answers
-
-    def _await(self, answer: Deferred, message: Message, path: Path, remembers: bool, now: float) -> None:
-        peer = self._peers.reach(path, now)
-        if peer is None:
-            return
-        key = peer.index << 16 | message.message_id
-        pending = Pending(self, message, path, key, remembers)
-        self._answers.remember(key, pending, now)
-        self._pending += 1
-        if message.type == CON:
-            pending.timer = self._timers.after(self._limits.piggyback_delay, now, pending.acknowledge)
-        answer.on_resolved(pending.answered)
-
-    def pending_answered(self, pending: Pending, request: Request, response: Response, now: float) -> None:
-        """Send a late answer: piggybacked if its acknowledgement is still owed, else confirmable on its own."""
-        self._pending -= 1
-        if pending.timer is not None:
-            pending.timer.cancel()
-        response = self._above.late_response(request, response, now)
-        message = pending.message
-        data: Optional[bytes]
-        if pending.acknowledged:
-            self._send_separately(response, message.token, pending.path, now)
-            # A repeated request is acknowledged again and not carried out again.
-            data = _record(VERSION_BITS, message)
-        else:
-            data = self._reply(message, pending.path, response, now)
-            if not pending.remembers:
-                data = None
-        if self._answers.recall(pending.key) not in (pending, None):
-            return  # another request has the message ID by now
-        self._answers.forget(pending.key)
-        if data is not None:
-            self._answers.remember(pending.key, data, now)
-
-    def _send_separately(self, response: Response, token: bytes, path: Path, now: float) -> None:
-        """Send a late answer as a message of its own, without reliability if too many wait for this peer (§5.2.2)."""
-        peer = self._peers.reach(path, now)
+    def defended(self, message: Message, path: Path, response: Response, now: float) -> Response:
+        """Return `response` as it may be sent in a message of its own (RFC 9175 §2.4)."""
         payload = response.payload
         assert isinstance(payload, bytes)
-        if peer is None:
-            return
-        if self.send(peer, response.code, token, response.options, payload, now, _ignore_outcome) is None:
-            self.send_unreliably(peer, response.code, token, response.options, payload)
+        size = 5 + len(message.token) + len(response.options.raw) + len(payload)
+        return response if size <= self._undefended else self._above.defend(message, path, response, size, now)
+
+    def silence(self, message: Message, path: Path) -> bytes:
+        """Send no response (RFC 7967): a confirmable request is acknowledged, or it would be repeated."""
+        if message.type == CON:
+            self.send_empty(ACK, message.message_id, path)
+        return record_of(VERSION_BITS, message)
 
 
-def _record(version_bits: int, message: Message) -> bytes:
-    """Return what is kept of a message that was answered by an empty acknowledgement: a header and its token.
-
-    It looks like a datagram without code; of version 1 for a request, of version 0 for a response, no answer of ours.
-    """
-    return bytes((version_bits | len(message.token), codes.EMPTY, 0, 0)) + message.token
+def _remembers(code: int, mask: int) -> bool:
+    """Whether the answer to a request that is idempotent by its method is remembered for its options' sake."""
+    return (
+        mask & _ORDER_MATTERS != 0
+        or (mask & _CONDITIONS != 0 and code not in SAFE)
+        or (mask & _LET_GO != 0 and code != codes.GET)
+    )
 
 
 def _encode_response(type: int, message_id: int, token: bytes, response: Response) -> bytes:
     payload = response.payload
     assert isinstance(payload, bytes)
     return encode(Message(type, response.code, message_id, token, response.options, payload))
-
-
-def _ignore_outcome(error: Optional[CoapError], now: float) -> None:
-    """Whether a separate response arrived is of no consequence here: the client asks again if it did not."""

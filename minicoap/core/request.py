@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import EXTENDED_CRITICAL, NO_OPTIONS, UNUSABLE_CRITICAL, Options
@@ -12,12 +12,14 @@ from minicoap.codec.options import (
     BLOCK1,
     BLOCK2,
     CONTENT_FORMAT,
+    ECHO,
     ETAG,
     IF_MATCH,
     IF_NONE_MATCH,
     LOCATION_PATH,
     LOCATION_QUERY,
     MAX_AGE,
+    NO_RESPONSE,
     OBSERVE,
     PROXY_SCHEME,
     PROXY_URI,
@@ -32,6 +34,7 @@ from minicoap.errors import UsageError
 
 if TYPE_CHECKING:
     from minicoap.core.body import Source
+    from minicoap.core.echo import Echo
 
 Path = tuple[Any, ...]
 """The address of the other side, made and understood by the shell: a socket address. [0] is the host, [1] the port."""
@@ -43,6 +46,11 @@ NOT_UNDERSTOOD = (
     sum(1 << number for number in range(1, 60, 2) if number not in _UNDERSTOOD) | EXTENDED_CRITICAL | UNUSABLE_CRITICAL
 )
 """Bits of `Options.mask` that mean: a critical option which this endpoint cannot honour (RFC 7252 §5.4.1)."""
+
+SAFE = frozenset((codes.GET, codes.FETCH))
+"""Methods that only read (RFC 7252 §5.1, RFC 8132 §2.1)."""
+
+_BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 
 # Options with nothing but a Content-Format, which most responses have; encoded once.
 _FORMAT_ONLY = {
@@ -64,14 +72,17 @@ class Request:
     `args` the values of the resource's template variables, `now` the arrival in seconds of the endpoint's clock.
     """
 
-    __slots__ = ("args", "code", "now", "options", "path", "payload")
+    __slots__ = ("args", "code", "echo", "now", "options", "path", "payload")
 
-    def __init__(self, code: int, path: Path, options: Options, payload: bytes, now: float) -> None:
+    def __init__(
+        self, code: int, path: Path, options: Options, payload: bytes, now: float, echo: Optional[Echo] = None
+    ) -> None:
         self.code = code
         self.path = path
         self.options = options
         self.payload = payload
         self.now = now
+        self.echo = echo
         self.args: dict[str, str] = _NO_ARGS
 
     @property
@@ -94,6 +105,40 @@ class Request:
         """The Content-Format that the client wants to have, if it named one."""
         return self.options.uint(ACCEPT)
 
+    @property
+    def etags(self) -> tuple[bytes, ...]:
+        """The representations that the client has already (RFC 7252 §5.10.6.2): one of them is answered 2.03.
+
+        A handler need not look: a 2.05 with one of these as its ETag is turned into 2.03 on its way out. It may save
+        itself the work, though, by returning `Response.valid`.
+        """
+        return self.options.all(ETAG)
+
+    def meets_conditions(self, etag: Optional[bytes]) -> bool:
+        """Whether If-Match and If-None-Match allow the request on a resource whose entity tag is `etag` (§5.10.8).
+
+        None means that the resource does not exist. Where it returns False, answer 4.12 (Precondition Failed).
+        """
+        if_match = self.options.all(IF_MATCH)
+        if if_match and (etag is None or (etag not in if_match and b"" not in if_match)):
+            return False
+        return etag is None or not self.options.mask & 1 << IF_NONE_MATCH
+
+    @property
+    def age(self) -> Optional[float]:
+        """How many seconds old the request is at most, as its Echo option proves; None where it has none of ours.
+
+        Without a security protocol this proves no more than that somebody at that address asked (RFC 9175 §2.3).
+        """
+        value = self.options.get(ECHO)
+        return None if value is None or self.echo is None else self.echo.age(value, self.path, self.now)
+
+    def challenge(self) -> Response:
+        """Return 4.01 with an Echo value: the client repeats its request with it (RFC 9175 §2.3)."""
+        if self.echo is None:
+            return Response(codes.UNAUTHORIZED)
+        return Response(codes.UNAUTHORIZED, options=((ECHO, self.echo.value(self.path, self.now)),))
+
     def defer(self) -> Deferred:
         """Return an answer to be given later.
 
@@ -111,7 +156,8 @@ class Response:
 
     `code` is an integer of `minicoap.codec.codes`. `payload` is bytes, or in a handler's response a `Source`, which is
     sent block by block. `options` are further options as (number, value) pairs, or a ready-made `Options` if nothing
-    else is given. `etag` is one to eight bytes, `max_age` seconds, `location_path` the segments of what was created.
+    else is given. `etag` is one to eight bytes, `max_age` seconds, `location_path` and `location_query` the segments
+    and arguments of the URI of what was created. A client that asked for no response (RFC 7967) gets the code EMPTY.
     Raises UsageError for an etag of another length and for an option that cannot be encoded.
     """
 
@@ -127,10 +173,11 @@ class Response:
         etag: Optional[bytes] = None,
         max_age: Optional[int] = None,
         location_path: Sequence[str] = (),
+        location_query: Sequence[str] = (),
     ) -> None:
         self.code = code
         self.payload = payload
-        if etag is None and max_age is None and not location_path:
+        if etag is None and max_age is None and not location_path and not location_query:
             if content_format is None and isinstance(options, Options):
                 self.options = options
                 return
@@ -147,8 +194,14 @@ class Response:
         if max_age is not None:
             items.append((MAX_AGE, encode_uint(max_age)))
         items.extend((LOCATION_PATH, segment.encode()) for segment in location_path)
+        items.extend((LOCATION_QUERY, argument.encode()) for argument in location_query)
         self.options = Options(items)
         self.options.raw  # noqa: B018  encoded here, where what cannot be still is the fault of whoever passed it
+
+    @classmethod
+    def valid(cls, etag: bytes, max_age: Optional[int] = None) -> Response:
+        """Return 2.03: the representation that the client has, named by `etag`, is still good (RFC 7252 §5.9.1.3)."""
+        return cls(codes.VALID, etag=etag, max_age=max_age)
 
     def __repr__(self) -> str:
         size = len(self.payload) if isinstance(self.payload, bytes) else self.payload.size
@@ -196,6 +249,32 @@ class Response:
         path = "".join("/" + value.decode(errors="replace") for value in self.options.all(LOCATION_PATH))
         query = "&".join(value.decode(errors="replace") for value in self.options.all(LOCATION_QUERY))
         return f"{path}?{query}" if query else path
+
+
+ALL_CLASSES = 2 | 8 | 16
+"""The value of No-Response that stands for no response of class 2.xx, 4.xx or 5.xx (RFC 7967 §2.1)."""
+
+
+def is_wanted(options: Options, response: Response) -> bool:
+    """Whether a request with `options` wants to have `response` (RFC 7967 §2.1).
+
+    A response that is part of a block-wise transfer is wanted in any case: without it the client could not go on.
+    """
+    unwanted = options.uint(NO_RESPONSE)
+    if not unwanted or (response.options.mask | options.mask) & _BLOCKS:
+        return True
+    return not unwanted >> ((response.code >> 5) - 1) & 1
+
+
+class ClientRequest(Protocol):
+    """A request under way."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the outcome has been told, or the request was cancelled."""
+
+    def cancel(self, now: float) -> None:
+        """Stop; the outcome will not be told. More than once is fine."""
 
 
 class Deferred:

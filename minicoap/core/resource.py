@@ -10,7 +10,7 @@ from minicoap.codec.linkformat import Link, format_links, matches
 from minicoap.codec.message import Options
 from minicoap.codec.options import ACCEPT, IF_MATCH, IF_NONE_MATCH
 from minicoap.core.body import Sink
-from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.request import SAFE, Deferred, Request, Response
 from minicoap.errors import OptionError, UsageError
 
 Handler = Callable[[Request], Union[Response, Deferred]]
@@ -36,17 +36,23 @@ class Resource:
     blocks of PUT each by itself, in whatever order they come: it is called with the block's request, the offset in
     bytes at which its payload belongs, and whether the client says that more follow (RFC 7959 §2.3: not atomic).
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
-    `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are answered 4.02, since
-    both are critical. `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run
-    anew for all observers together, on behalf of the first one, each time that `Site.changed` is called, so that the
-    answer must not depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what
-    changes often, most are not. `title`, `resource_type`, `interface` and `hidden` are for `/.well-known/core`.
+    `accepts` are what the bodies of requests can be; a body of another Content-Format, or of none, is answered 4.15
+    (empty: not checked). `conditional` says that the handlers honour If-Match and If-None-Match; otherwise these are
+    answered 4.02, since both are critical. With `fresh`, requests that change something have to be that many seconds
+    old at most, which the client shows by an Echo value (RFC 9175): one that does not is answered 4.01 with a value to
+    repeat it with, and the blocks of an upload are as fresh as the first. `group` says that requests to a group that
+    the endpoint belongs to are served too; others are ignored (RFC 7252 §8, §11.3).
+    `observable` says that clients may observe it (RFC 7641): GET and FETCH, whose handlers then run anew for all
+    observers together, on behalf of the first one, each time that `Site.changed` is called, so that the answer must not
+    depend on who asks. Notifications are confirmable; with ``notify_confirmable=False``, for what changes often, most
+    are not. `title`, `resource_type`, `interface`, `size` (bytes that GET returns, about) and `hidden` are for
+    `/.well-known/core`.
     Raises UsageError for a template that is not a path.
     """
 
     __slots__ = (
-        "conditional", "content_formats", "handlers", "hidden", "interface", "max_body", "notify_confirmable",
-        "observable", "resource_type", "segments", "title", "upload", "write_block",
+        "accepts", "conditional", "content_formats", "fresh", "group", "handlers", "hidden", "interface", "max_body",
+        "notify_confirmable", "observable", "resource_type", "segments", "size", "title", "upload", "write_block",
     )  # fmt: skip
 
     def __init__(
@@ -65,8 +71,12 @@ class Resource:
         title: str = "",
         resource_type: str = "",
         interface: str = "",
+        size: Optional[int] = None,
         content_formats: Sequence[int] = (),
+        accepts: Sequence[int] = (),
         conditional: bool = False,
+        fresh: Optional[float] = None,
+        group: bool = False,
         observable: bool = False,
         notify_confirmable: bool = True,
         max_body: int = 65536,
@@ -90,8 +100,12 @@ class Resource:
         self.title = title
         self.resource_type = resource_type
         self.interface = interface
+        self.size = size
         self.content_formats = tuple(content_formats)
+        self.accepts = tuple(accepts)
         self.conditional = conditional
+        self.fresh = fresh
+        self.group = group
         self.observable = observable
         self.notify_confirmable = notify_confirmable
         self.max_body = max_body
@@ -122,6 +136,8 @@ class Resource:
                 attributes.append((name, value))
         if self.content_formats:
             attributes.append(("ct", " ".join(str(number) for number in self.content_formats)))
+        if self.size is not None:
+            attributes.append(("sz", str(self.size)))
         if self.observable:
             attributes.append(("obs", None))  # RFC 7641 §6
         return Link(self.path, tuple(attributes))
@@ -142,7 +158,7 @@ class Site:
         self._templates: list[Resource] = []
         self._normalised: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._on_change: list[Callable[[tuple[str, ...]], None]] = []
-        self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True))
+        self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True, group=True))
         for resource in resources:
             self.add(resource)
 
@@ -201,8 +217,14 @@ class Site:
         mask = options.mask
         if mask & 1 << ACCEPT and resource.content_formats and not _is_accepted(resource, options):
             return Response(codes.NOT_ACCEPTABLE)
+        if resource.accepts and request.payload and request.content_format not in resource.accepts:
+            return Response(codes.UNSUPPORTED_CONTENT_FORMAT)
         if mask & _CONDITIONAL and not resource.conditional:
             return Response(codes.BAD_OPTION, b"If-Match and If-None-Match are not supported here")
+        if resource.fresh is not None and code not in SAFE:
+            age = request.age
+            if age is None or age > resource.fresh:
+                return request.challenge()
         return resource
 
     def _find(self, path: tuple[str, ...], request: Request) -> Optional[Resource]:

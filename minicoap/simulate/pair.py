@@ -13,6 +13,8 @@ from minicoap.errors import CoapError
 from minicoap.simulate.link import Link
 from minicoap.simulate.world import World
 
+_TRUSTING = Limits(amplification=0)
+
 Outcome = Union[Response, CoapError]
 
 
@@ -26,7 +28,8 @@ class Pair:
         assert pair.world.now < 93.0
 
     `client` and `server` are the cores, `client_host` and `server_host` where they run; `there` is the link to the
-    server, `back` the one to the client. Parameters and limits hold for both.
+    server, `back` the one to the client. Parameters and limits hold for both;
+    without limits given, each believes the other's address, so that a scenario has no messages but its own.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class Pair:
         seed: int = 0,
         link: Optional[Link] = None,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
-        limits: Limits = Limits(),  # noqa: B008  immutable
+        limits: Limits = _TRUSTING,
     ) -> None:
         self.world = World(seed, link=link, trace=10_000)
         self.client_host = self.world.host(("client", 5683))

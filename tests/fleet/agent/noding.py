@@ -13,6 +13,7 @@ from fleet.install.interface import Answer
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import decode
 from minicoap.core.endpoint import EndpointCore
+from minicoap.core.parameters import Limits
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.simulate.world import World
@@ -48,7 +49,8 @@ class ScriptedServer:
         self.site = Site(
             *(Resource(path, get=get, post=get, put=get, ipatch=get, conditional=True) for path in paths)
         )
-        self.core = EndpointCore(world.entropy("server"), site=self.site)
+        # It believes in addresses, so that all it is asked is what is wanted of it.
+        self.core = EndpointCore(world.entropy("server"), site=self.site, limits=Limits(amplification=0))
         self.host.boot(self.core)
         registered = {"node_id": "n1", "status": "", "servers": [], "health_interval": 60, "time": ""}
         self.say("POST", "/nodes", registered)

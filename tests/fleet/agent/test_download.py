@@ -202,7 +202,7 @@ def test_a_server_that_cannot_now_is_asked_again_a_little_later_each_time():
     busy = Response(codes.SERVICE_UNAVAILABLE, max_age=5)
     path = f"/firmware/{downloading.artifacts[0].sha256}"
     whole = Response(codes.CONTENT, CONTENT, OCTET_STREAM)
-    downloading.server.say("GET", path, busy, busy, Response(codes.TOO_MANY_REQUESTS), busy, busy, whole)
+    downloading.server.say("GET", path, busy, busy, Response(codes.TOO_MANY_REQUESTS, max_age=1), busy, busy, whole)
 
     assert downloading.run().ok
 
@@ -365,6 +365,7 @@ def test_an_endpoint_without_room_is_waited_for():
     begin = downloading.begin
     begin()
     downloading.download.stop()
+    downloading.world.run_for(1.0)  # until the server has been heard of
     endpoint = downloading.host.machine.endpoint
     endpoint.request(codes.GET, SERVER, blocked.append, downloading.world.now, uri_path=("nodes",))
 

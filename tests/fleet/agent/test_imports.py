@@ -27,12 +27,13 @@ OURS = {
         "model.requirements", "model.targets", "model.times",
     },
     "minicoap": {
-        "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.udp", "codec", "codec.codes",
+        "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.local", "asyncio.udp", "codec", "codec.codes",
         "codec.contentformats", "codec.linkformat", "codec.message", "codec.options", "codec.problem", "codec.uri",
-        "core", "core.block_client", "core.block_download", "core.block_server", "core.body", "core.congestion",
-        "core.deduplication", "core.endpoint", "core.entropy", "core.exchange", "core.flight", "core.machine",
-        "core.observe_client", "core.observe_server", "core.observer", "core.outgoing", "core.parameters", "core.peer",
-        "core.reliability", "core.request", "core.request_tag", "core.resource", "core.rto", "core.timers", "errors",
+        "core", "core.backoff", "core.block_client", "core.block_download", "core.block_server", "core.body",
+        "core.congestion", "core.deduplication", "core.echo", "core.endpoint", "core.entropy", "core.exchange",
+        "core.flight", "core.late", "core.machine", "core.observe_client", "core.observe_server", "core.observer",
+        "core.outgoing", "core.parameters", "core.peer", "core.reliability", "core.request", "core.request_tag",
+        "core.resource", "core.rto", "core.siphash", "core.timers", "errors",
     },
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minicoap.asyncio.addresses import parse_literal, resolve
+from minicoap.asyncio.addresses import parse_literal, resolve, resolve_all
 from minicoap.errors import PathError, UsageError
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -63,6 +63,12 @@ def test_name_becomes_its_first_address() -> None:
     assert resolved([(V4, ("192.0.2.7", 5683))], V4) == ("192.0.2.7", 5683)
     assert resolved([(V6, ("2001:db8::1", 5683, 0, 0)), (V4, ("192.0.2.7", 5683))], V6) == ("2001:db8::1", 5683, 0, 0)
     assert resolved([(V4, ("192.0.2.7", 5683))], V6) == ("::ffff:192.0.2.7", 5683, 0, 0)
+
+
+def test_name_may_be_at_several_addresses_each_of_them_once() -> None:
+    loop: Any = Loop([(V6, ("2001:db8::1", 5683, 0, 0)), (V4, ("192.0.2.7", 5683)), (V4, ("192.0.2.7", 5683))])
+    found = asyncio.run(resolve_all("example.com", 5683, V6, loop))
+    assert found == [("2001:db8::1", 5683, 0, 0), ("::ffff:192.0.2.7", 5683, 0, 0)]
 
 
 @pytest.mark.parametrize("answer", [[], socket.gaierror(socket.EAI_NONAME, "Name or service not known")])

@@ -19,7 +19,7 @@ from minicoap.core.resource import Resource, Site
 from minicoap.errors import NetworkError, OptionError, PathError, RequestTimeout, UsageError
 
 BODY = bytes(range(256)) * 41 + b"end"
-QUICK = TransmissionParameters(ack_timeout=0.02, max_retransmit=1)
+QUICK = TransmissionParameters(ack_timeout=0.02, max_retransmit=1, congestion_controlled=True)
 
 
 def echo(request: Request) -> Response:

@@ -17,7 +17,7 @@ from minicoap.core.request import Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import NetworkError, PathError, UsageError
 
-QUICK = TransmissionParameters(ack_timeout=0.02, max_retransmit=1)
+QUICK = TransmissionParameters(ack_timeout=0.02, max_retransmit=1, congestion_controlled=True)
 
 
 class Server:

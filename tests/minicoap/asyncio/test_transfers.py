@@ -33,7 +33,7 @@ from minicoap import (
 from minicoap.asyncio import partfile
 
 BODY = b"".join(n.to_bytes(4, "big") for n in range(16 * 256))  # 16 KiB
-QUICK = TransmissionParameters(ack_timeout=0.05, max_retransmit=2)
+QUICK = TransmissionParameters(ack_timeout=0.05, max_retransmit=2, congestion_controlled=True)
 
 
 class Server:

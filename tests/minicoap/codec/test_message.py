@@ -62,7 +62,23 @@ WELL_FORMED = {
     "a reset": ("70 00 ffff", message(RST, codes.EMPTY, 0xFFFF)),
     "a ping": ("40 00 0102", message(CON, codes.EMPTY, 0x0102)),
     "a non-confirmable response": ("50 45 0001", message(NON, codes.CONTENT, 1)),
-    "the longest token": ("48 01 0001  0102030405060708", message(CON, codes.GET, 1, bytes(range(1, 9)))),
+    "the longest token of RFC 7252": ("48 01 0001  0102030405060708", message(CON, codes.GET, 1, bytes(range(1, 9)))),
+    # RFC 8974 §2.1
+    "a token of nine bytes": ("49 01 0001" + 9 * "61", message(CON, codes.GET, 1, 9 * b"a")),
+    "the longest plain token": ("4c 01 0001" + 12 * "61", message(CON, codes.GET, 1, 12 * b"a")),
+    "the shortest token with one more byte": ("4d 01 0001  00" + 13 * "61", message(CON, codes.GET, 1, 13 * b"a")),
+    "the longest token with one more byte": (
+        "4d 01 0001  ff" + 268 * "61  " + "b162 ff63",
+        message(CON, codes.GET, 1, 268 * b"a", [(URI_PATH, b"b")], b"c"),
+    ),
+    "the shortest token with two more bytes": (
+        "4e 01 0001  0000" + 269 * "61",
+        message(CON, codes.GET, 1, 269 * b"a"),
+    ),
+    "the longest token with two more bytes": (
+        "4e 01 0001  ffff" + 65804 * "61" + "b162",
+        message(CON, codes.GET, 1, 65804 * b"a", [(URI_PATH, b"b")]),
+    ),
     "a token of marker bytes": ("42 01 0001  ffff", message(CON, codes.GET, 1, b"\xff\xff")),
     "a code of a reserved class": ("40 e1 0001", message(CON, 0xE1, 1)),
     "an option without a value": ("40 01 0001  50", message(CON, codes.GET, 1, items=[(IF_NONE_MATCH, b"")])),
@@ -143,7 +159,11 @@ MALFORMED = {
     "version 3": ("c0 01 0001", None),
     "version 2 with a reserved token length": ("8f 01 0001", None),
     # the token
-    **{f"token length {n}": (f"4{n:x} 01 0001" + n * "00", HEADER) for n in range(9, 16)},
+    "token length 15": ("4f 01 0001" + 15 * "00", HEADER),
+    "extended token length cut off": ("4d 01 0001", HEADER),
+    "doubly extended token length cut off": ("4e 01 0001  00", HEADER),
+    "extended token cut off": ("4d 01 0001  00" + 12 * "61", HEADER),
+    "doubly extended token cut off": ("4e 01 0001  0000" + 268 * "61", HEADER),
     "a token missing": ("41 01 0001", HEADER),
     "a token cut off": ("48 01 0001  01020304050607", HEADER),
     # an empty message is the header alone (§4.1)
@@ -190,7 +210,7 @@ def test_a_malformed_message_is_refused_with_the_header_to_answer_to(name, cache
 
 
 CANNOT_BE_WRITTEN = {
-    "a token of nine bytes": message(CON, codes.GET, 1, bytes(9)),
+    "a token of 65,805 bytes": message(CON, codes.GET, 1, bytes(65805)),
     "an empty message with a token": message(ACK, codes.EMPTY, 1, b"a"),
     "an empty message with an option": message(ACK, codes.EMPTY, 1, items=[(URI_PATH, b"a")]),
     "an empty message with a payload": message(ACK, codes.EMPTY, 1, payload=b"a"),

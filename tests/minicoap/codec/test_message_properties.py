@@ -19,7 +19,7 @@ MESSAGES = st.one_of(
         st.integers(0, 3),
         st.integers(1, 255),
         st.integers(0, 65535),
-        st.binary(max_size=8),
+        st.one_of(st.binary(max_size=16), st.sampled_from([12, 13, 268, 269]).map(lambda length: length * b"t")),
         st.builds(Options, st.lists(st.tuples(NUMBERS, VALUES), max_size=12)),
         st.binary(max_size=64),
     ),

@@ -34,6 +34,8 @@ from minicoap.errors import UsageError
         ("coap://198.51.100.1:61616//%2F//?%2F%2F&?%26", None, "coap://198.51.100.1:61616//%2F//?//&?%26"),
         ("coap://xn--18j4d.example/%E3%81%93", CoapUri("coap", "xn--18j4d.example", 5683, ("こ",)), None),
         ("coap://[2001:DB8::2:1]/", CoapUri("coap", "2001:db8::2:1", 5683), "coap://[2001:db8::2:1]/"),
+        ("coap://%C3%84B.example/", CoapUri("coap", "Äb.example", 5683), "coap://%C3%84b.example/"),
+        ("coap://ÄB.example/", CoapUri("coap", "Äb.example", 5683), "coap://%C3%84b.example/"),
         ("coap://[::1]:5684", CoapUri("coap", "::1", 5684), "coap://[::1]:5684/"),
         ("coap://[fe80::1%25eth0]/a", CoapUri("coap", "fe80::1%eth0", 5683, ("a",)), "coap://[fe80::1%25eth0]/a"),
         ("coap://h:0", CoapUri("coap", "h", 0), "coap://h:0/"),

@@ -12,9 +12,12 @@ from minicoap.core.resource import Site
 from minicoap.errors import CoapError
 from minicoap.simulate.entropy import SeededEntropy
 
-PEER: Path = ("192.0.2.1", 5683)
-OTHER: Path = ("192.0.2.2", 5683)
+# On loopback nobody has to show where they are; from abroad a large answer has to be asked for twice (RFC 9175 §2.4).
+PEER: Path = ("127.0.0.1", 5683)
+OTHER: Path = ("127.0.0.2", 5683)
+ABROAD: Path = ("192.0.2.1", 5683)
 LIFETIME = TransmissionParameters().exchange_lifetime
+NON_LIFETIME = TransmissionParameters().non_lifetime
 Outcome = Union[Response, CoapError]
 
 

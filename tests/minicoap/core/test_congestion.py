@@ -9,6 +9,7 @@ import pytest
 from minicoap.codec import codes
 from minicoap.core.congestion import LARGEST_WINDOW, CongestionWindow
 from minicoap.core.endpoint import EndpointCore
+from minicoap.core.parameters import Limits
 from minicoap.core.request import Response
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import UsageError
@@ -138,7 +139,8 @@ class Router:
         server = self.world.host(("server", 1))
         body = bytes(size)
         site = Site(Resource("/x", get=lambda _: Response(payload=body, etag=b"v")))
-        server.boot(EndpointCore(self.world.entropy("server"), site=site))
+        # Not to be asked for an Echo first: it is the flights that are measured.
+        server.boot(EndpointCore(self.world.entropy("server"), site=site, limits=Limits(amplification=0)))
         for number in range(clients):
             client = self.world.host((f"client-{number}", 1))
             core = EndpointCore(self.world.entropy(f"client-{number}"))

@@ -133,7 +133,18 @@ def test_download_keeps_no_timer_for_each_of_its_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ack_timeout": 0.0}, {"ack_random_factor": 0.9}, {"max_retransmit": -1}, {"nstart": 0}]
+    "wrong",
+    [
+        {"ack_timeout": 0.0, "congestion_controlled": True},
+        {"ack_random_factor": 0.9},
+        {"max_retransmit": -1},
+        {"nstart": 0},
+        {"probing_rate": 0.0},
+        {"default_leisure": -1.0},
+        {"max_latency": -1.0},
+        {"nstart": 2},
+        {"ack_timeout": 1.9},
+    ],
 )
 def test_parameters_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

@@ -9,6 +9,7 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, NON
+from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import NetworkError, OptionError, PeerError, RequestTimeout, UsageError
@@ -18,8 +19,8 @@ from tests.minicoap.core.solo import LIFETIME, OTHER, PEER, Solo, ack, con, empt
 
 
 def test_response_is_matched_by_token_and_by_where_it_comes_from() -> None:
-    solo = Solo()
-    first, second = solo.request(codes.GET, confirmable=False), solo.request(codes.GET, confirmable=False)
+    solo = Solo(parameters=TransmissionParameters(nstart=2, congestion_controlled=True))
+    first, second = solo.request(codes.GET), solo.request(codes.GET)
     one, other = solo.sent()
     assert one.token != other.token
     assert len(one.token) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from minicoap.codec import codes
@@ -12,7 +14,19 @@ from minicoap.core.resource import Resource, Site
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
 from tests.minicoap.core.handlers import Counter, Later
-from tests.minicoap.core.solo import LIFETIME, PEER, Solo, ack, con, empty_ack, message, non, reset
+from tests.minicoap.core.solo import (
+    ABROAD,
+    LIFETIME,
+    NON_LIFETIME,
+    PEER,
+    Solo,
+    ack,
+    con,
+    empty_ack,
+    message,
+    non,
+    reset,
+)
 
 # On the server's side
 
@@ -91,7 +105,7 @@ def test_request_answered_late_leaves_no_more_than_its_token_behind() -> None:
     for deferred in later.deferred:
         deferred.resolve(Response(codes.CHANGED), solo.now)
     kept = list(solo.core._reliability._answers._young.values())
-    assert all(isinstance(value, bytes) and len(value) <= 12 for value in kept)
+    assert all(isinstance(value, bytes) and len(value) <= 20 for value in kept)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 10.0])
@@ -151,6 +165,39 @@ def test_answer_to_a_reused_message_id_does_not_touch_what_the_later_request_was
     solo.sent()
     assert solo.put(request) == [ack(codes.CHANGED, request, payload=b"1")]
     assert counter.count == 1
+
+
+# Never answered
+
+
+@pytest.mark.parametrize(("type", "lifetime"), [(CON, LIFETIME), (NON, NON_LIFETIME)])
+def test_request_that_nobody_answers_is_given_up_in_silence_and_said_so(
+    type: int, lifetime: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = Later()
+    solo = Solo(later.site(), limits=Limits(deferred=1))
+    solo.put(message(type, codes.POST, 5, b"t", "later"))
+    solo.pass_time(lifetime - 0.1)
+    assert solo.core.footprint()["pending"] == 1
+    caplog.set_level(logging.WARNING)
+    assert solo.pass_time(0.2) == []
+    assert solo.core.footprint()["pending"] == 0
+    assert "never given" in caplog.text
+    (answer,) = solo.put(con(codes.GET, 6, b"t", "missing"))  # there is room again
+    assert answer.code == codes.NOT_FOUND
+    later.deferred[0].resolve(Response(codes.CHANGED), solo.now)
+    assert solo.sent() == []
+    assert solo.forgets_everything()
+
+
+def test_refusal_that_is_late_is_sent_as_reliably_as_any_answer() -> None:
+    later = Later()
+    solo = Solo(later.site())
+    solo.put(con(codes.GET, 5, b"t", "later"), ABROAD)
+    solo.pass_time(2.0)
+    later.deferred[0].resolve(Response(codes.UNAUTHORIZED, b"who are you?"), solo.now)
+    (answer,) = solo.sent()
+    assert (answer.type, answer.code) == (CON, codes.UNAUTHORIZED)
 
 
 # On the client's side

@@ -143,7 +143,7 @@ def test_change_is_notified_under_the_token_with_a_greater_number() -> None:
 def test_handler_runs_once_for_all_who_asked_the_same() -> None:
     state = State()
     solo = Solo(state.site)
-    paths = [("192.0.2.9", port) for port in range(20)]
+    paths = [("127.0.0.9", port) for port in range(20)]
     for index, path in enumerate(paths):
         accept = ((ACCEPT, b""),) if index % 2 else ()
         solo.put(register(1, b"%d" % index, options=accept), path)
@@ -208,7 +208,7 @@ def test_burst_leaves_in_parts_that_let_other_business_have_its_turn() -> None:
     state = State()
     solo = Solo(state.site)
     for port in range(600):
-        solo.put(register(), ("192.0.2.9", port))
+        solo.put(register(), ("127.0.0.9", port))
     state.change()
     times = [when for when, _ in solo.pass_time(0.1)]
     assert [times.count(when) for when in sorted(set(times))] == [256, 256, 88]
@@ -262,7 +262,7 @@ def test_one_notification_is_outstanding_and_the_next_carries_the_latest_state()
 @pytest.mark.parametrize("nstart", [1, 2])
 def test_observations_of_one_client_share_nstart_in_turn(nstart: int) -> None:
     state = State()
-    solo = Solo(state.site, parameters=TransmissionParameters(nstart=nstart))
+    solo = Solo(state.site, parameters=TransmissionParameters(nstart=nstart, congestion_controlled=True))
     for index in range(4):
         solo.put(register(index, b"%d" % index, options=((URI_QUERY, b"%d" % index),)))
     sent = changed(solo, state)
@@ -334,11 +334,11 @@ def test_state_that_was_rendered_too_long_ago_is_asked_for_again() -> None:
     state.max_age = 1
     solo = Solo(state.site)
     for index in range(2):
-        solo.put(register(1, b"%d" % index), ("192.0.2.9", index))
+        solo.put(register(1, b"%d" % index), ("127.0.0.9", index))
     _, other = changed(solo, state)
-    solo.put(empty_ack(other), ("192.0.2.9", 1))
+    solo.put(empty_ack(other), ("127.0.0.9", 1))
     (notification,) = changed(solo, state)
-    solo.put(empty_ack(notification), ("192.0.2.9", 1))
+    solo.put(empty_ack(notification), ("127.0.0.9", 1))
     state.asked.clear()
     ((_, late),) = solo.pass_time(3.5)
     assert (late.token, value(late), late.options.uint(MAX_AGE), len(state.asked)) == (b"0", 2, 1, 1)
@@ -348,13 +348,13 @@ def test_late_recipient_of_a_rendering_is_told_the_age_that_is_left() -> None:
     state = State()
     solo = Solo(state.site)
     for index in range(2):
-        solo.put(register(1, b"%d" % index), ("192.0.2.9", index))
+        solo.put(register(1, b"%d" % index), ("127.0.0.9", index))
     blocked, other = changed(solo, state)
-    solo.put(empty_ack(other), ("192.0.2.9", 1))
+    solo.put(empty_ack(other), ("127.0.0.9", 1))
     changed(solo, state)
     state.asked.clear()
     solo.now += 1.5
-    solo.put(empty_ack(blocked), ("192.0.2.9", 0))
+    solo.put(empty_ack(blocked), ("127.0.0.9", 0))
     ((_, late),) = solo.pass_time(0.0)
     assert (value(late), late.options.uint(MAX_AGE), state.asked) == (2, 59, [])
 
@@ -552,7 +552,7 @@ def test_plain_get_ends_nothing() -> None:
 )
 def test_registration_replaces_what_has_its_token_or_its_target(again: Message, tokens: list[bytes]) -> None:
     state = State()
-    solo = Solo(state.site, parameters=TransmissionParameters(nstart=10))
+    solo = Solo(state.site, parameters=TransmissionParameters(nstart=10, congestion_controlled=True))
     (first,) = solo.put(register())
     (second,) = solo.put(again)
     assert number(second) > number(first) or second.token != first.token  # type: ignore[operator]
@@ -610,7 +610,7 @@ def test_what_cannot_be_notified_is_told_reliably_and_is_the_end(
     state = State(notify_confirmable=confirmable)
     solo = Solo(state.site)
     for index in range(2):
-        solo.put(register(1, b"%d" % index), ("192.0.2.9", index))
+        solo.put(register(1, b"%d" % index), ("127.0.0.9", index))
     if "get" in change:
         change = {"body": lambda: 1 // 0}
     for name, new in change.items():
@@ -618,7 +618,7 @@ def test_what_cannot_be_notified_is_told_reliably_and_is_the_end(
     sent = changed(solo, state)
     assert [(message.type, message.code, number(message)) for message in sent] == [(CON, code, None)] * 2
     assert observers(solo) == 0
-    solo.put(empty_ack(sent[0]), ("192.0.2.9", 0))
+    solo.put(empty_ack(sent[0]), ("127.0.0.9", 0))
     assert len(solo.pass_time(100.0)) == 4  # the other did not get it
     assert ended(solo, state)
 
@@ -727,7 +727,7 @@ def test_late_rendering_is_shared_and_overtaken_by_the_next() -> None:
     later, site = later_site()
     solo = Solo(site)
     for index in range(3):
-        solo.put(register(1, b"%d" % index, "later"), ("192.0.2.9", index))
+        solo.put(register(1, b"%d" % index, "later"), ("127.0.0.9", index))
         resolve(solo, later.deferred[index], b"0;")
     site.changed("/later")
     solo.pass_time(0.0)
@@ -738,7 +738,7 @@ def test_late_rendering_is_shared_and_overtaken_by_the_next() -> None:
     assert [value(message) for message in sent] == [1, 1, 1]  # of the change before the last, but not to be held back
     assert len(later.deferred) == 5
     for index, message in enumerate(sent):
-        solo.put(empty_ack(message), ("192.0.2.9", index))
+        solo.put(empty_ack(message), ("127.0.0.9", index))
     solo.pass_time(0.0)
     assert [value(message) for message in resolve(solo, later.deferred[4], b"2;")] == [2, 2, 2]
     assert len(later.deferred) == 5
@@ -789,7 +789,7 @@ def test_long_representation_is_notified_by_its_first_block_and_the_rest_is_kept
     state = State()
     state.size = 2500
     solo = Solo(state.site)
-    paths = [("192.0.2.9", port) for port in range(3)]
+    paths = [("127.0.0.9", port) for port in range(3)]
     for path in paths:
         (answer,) = solo.put(register(), path)
         assert block2(answer) == (0, True, 1024)
@@ -857,7 +857,7 @@ def test_many_observers_of_one_long_body_hold_it_once() -> None:
     state.size = 4000
     solo = Solo(state.site, limits=Limits(open_body_bytes=10_000))
     for port in range(50):
-        path = ("192.0.2.9", port)
+        path = ("127.0.0.9", port)
         (answer,) = solo.put(register(), path)
         assert answer.code == codes.CONTENT
         for index in (1, 2, 3):
@@ -903,7 +903,7 @@ def test_fetch_is_observed_as_get_is_each_payload_for_itself() -> None:
         return Response(payload=request.payload)
 
     site = Site(Resource("/state", fetch=fetch, observable=True))
-    solo = Solo(site, parameters=TransmissionParameters(nstart=9))
+    solo = Solo(site, parameters=TransmissionParameters(nstart=9, congestion_controlled=True))
     for token, payload in ((b"a", b"1"), (b"b", b"2")):
         (answer,) = solo.put(register(1, token, code=codes.FETCH, payload=payload))
         assert number(answer) is not None
@@ -919,7 +919,7 @@ def test_observer_takes_no_more_than_500_bytes() -> None:
     state = State()
     solo = Solo(state.site)
     count = 2000
-    paths = [("192.0.2.9", port) for port in range(count)]
+    paths = [("127.0.0.9", port) for port in range(count)]
     plain = con(codes.POST, 1, b"t", "nothing")  # a request that is remembered, hence its peer too
     for path in paths:
         solo.put(plain, path)
@@ -943,7 +943,7 @@ def test_observer_takes_no_more_than_500_bytes() -> None:
 def test_observers_that_come_and_go_leave_nothing(confirmable: bool) -> None:
     state = State(notify_confirmable=confirmable)
     solo = Solo(state.site)
-    paths = [("192.0.2.9", port) for port in range(100)]
+    paths = [("127.0.0.9", port) for port in range(100)]
     for cycle in range(30):
         for index, path in enumerate(paths):
             solo.put(register(cycle, b"%d" % cycle, options=((URI_QUERY, b"%d" % (index % 7)),)), path)

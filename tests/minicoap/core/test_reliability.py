@@ -11,10 +11,23 @@ from minicoap.codec.message import ACK, CON, NON, RST, Message, decode, encode
 from minicoap.codec.options import BLOCK1, IF_MATCH, IF_NONE_MATCH, PROXY_SCHEME, PROXY_URI
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import Response
-from minicoap.errors import CoapError, NetworkError, PathError, RequestTimeout, ResetError
+from minicoap.errors import CoapError, NetworkError, PathError, RequestTimeout, ResetError, UsageError
 from minicoap.simulate.pair import Pair
 from tests.minicoap.core.handlers import Counter
-from tests.minicoap.core.solo import LIFETIME, OTHER, PEER, Solo, ack, con, empty, empty_ack, message, non, reset
+from tests.minicoap.core.solo import (
+    LIFETIME,
+    NON_LIFETIME,
+    OTHER,
+    PEER,
+    Solo,
+    ack,
+    con,
+    empty,
+    empty_ack,
+    message,
+    non,
+    reset,
+)
 
 # Repetition
 
@@ -59,10 +72,24 @@ def test_derived_times_are_those_of_the_rfc() -> None:
 
 
 def test_parameters_are_obeyed() -> None:
-    solo = Solo(parameters=TransmissionParameters(ack_timeout=1.0, ack_random_factor=1.0, max_retransmit=2))
+    solo = Solo(parameters=TransmissionParameters(ack_timeout=3.0, ack_random_factor=1.0, max_retransmit=2))
     solo.request(codes.GET, "x")
     assert len(solo.sent()) == 1
-    assert [when - 1000.0 for when, _ in solo.pass_time(100.0)] == [1.0, 3.0]
+    assert [when - 1000.0 for when, _ in solo.pass_time(100.0)] == [3.0, 9.0]
+
+
+def test_parameters_of_a_request_are_its_own() -> None:
+    solo = Solo()
+    outcomes = solo.request(
+        codes.GET, "x", parameters=TransmissionParameters(ack_timeout=5.0, ack_random_factor=1.0, max_retransmit=1)
+    )
+    solo.request(codes.GET, "x", path=OTHER)
+    assert len(solo.sent()) == 2
+    sent = solo.pass_time(100.0)
+    assert [when - 1000.0 for when, one in sent if one.message_id == sent[1][1].message_id][:1] == [5.0]
+    assert [len(outcomes), len(sent)] == [1, 1 + 4]
+    with pytest.raises(UsageError, match="congestion_controlled"):
+        solo.request(codes.GET, "x", parameters=TransmissionParameters(nstart=4))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +153,7 @@ def test_what_is_no_answer_ends_nothing_and_gets_no_answer(answer: Any) -> None:
         (b"\x60\x00\x00\x07junk", None),
         (b"\x70\x00\x00\x07junk", None),
         (b"\x40\x01\x00\x07\xff", empty(RST, 7)),  # marker without payload
-        (b"\x49\x01\x00\x07123456789", empty(RST, 7)),  # token length 9
+        (b"\x4f\x01\x00\x07" + bytes(15), empty(RST, 7)),  # token length 15
         (b"\x44\x01\x00\x07ab", empty(RST, 7)),  # token cut off
         (b"\x40\x01\x00\x07\xf0", empty(RST, 7)),
         (b"\x50\x01\x00\x07\xf0", None),
@@ -204,7 +231,7 @@ def test_one_message_is_outstanding_and_the_others_follow_in_order() -> None:
 
 @pytest.mark.parametrize("nstart", [1, 2, 4])
 def test_nstart_is_the_number_of_outstanding_messages_to_one_peer(nstart: int) -> None:
-    solo = Solo(parameters=TransmissionParameters(nstart=nstart))
+    solo = Solo(parameters=TransmissionParameters(nstart=nstart, congestion_controlled=True))
     for _ in range(6):
         solo.request(codes.GET, "x")
         solo.request(codes.GET, "x", path=OTHER)
@@ -216,7 +243,7 @@ def test_nstart_is_the_number_of_outstanding_messages_to_one_peer(nstart: int) -
 
 
 def test_message_given_up_or_cancelled_lets_the_next_one_go() -> None:
-    solo = Solo()
+    solo = Solo(parameters=TransmissionParameters(congestion_controlled=True))
     transfer = solo.core.request(codes.GET, PEER, lambda _: None, solo.now, uri_path=["a"])
     waiting = solo.core.request(codes.GET, PEER, lambda _: None, solo.now, uri_path=["b"])
     solo.request(codes.GET, "c")
@@ -227,6 +254,71 @@ def test_message_given_up_or_cancelled_lets_the_next_one_go() -> None:
     assert [one.options.path for one in solo.sent()] == [("c",)]
     sent = [one.options.path for _, one in solo.pass_time(94.0)]
     assert sent[:5] == [("c",)] * 4 + [("d",)]
+
+
+# PROBING_RATE (§4.7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "seconds"),
+    [
+        ({"confirmable": False}, 10, 10.0),
+        ({"confirmable": False, "timeout": 1.0}, 10, 10.0),
+        ({"confirmable": False}, 500, 93.0),
+        ({"confirmable": False, "parameters": TransmissionParameters(probing_rate=10.0)}, 500, 50.0),
+        ({"confirmable": False, "parameters": TransmissionParameters(congestion_controlled=True)}, 500, 0.0),
+        ({"timeout": 1.0}, 10, 10.0),
+        ({"timeout": 7.5, "parameters": TransmissionParameters(ack_random_factor=1.0)}, 10, 30.0),  # sent three times
+        ({"timeout": 1.0}, 500, 93.0),
+        ({"timeout": 1.0, "parameters": TransmissionParameters(congestion_controlled=True)}, 500, 1.0),
+    ],
+)
+def test_silent_peer_is_sent_no_more_than_probing_rate_however_impatient_one_is(
+    arguments: dict[str, Any], size: int, seconds: float
+) -> None:
+    solo = Solo()
+    solo.request(codes.GET, payload=bytes(size - 9), **arguments)  # a header, four bytes of token and the marker
+    solo.request(codes.GET, "next")
+    solo.sent()
+    before = [one for _, one in solo.pass_time(max(seconds - 0.01, 0.0))]
+    assert all(one.options.path == () for one in before)
+    if seconds:
+        after = [one for _, one in solo.pass_time(0.02)]
+        assert [one.options.path for one in after] == [("next",)]
+
+
+@pytest.mark.parametrize("confirmable", [False, True])
+@pytest.mark.parametrize("abandoned", [False, True])
+@pytest.mark.parametrize("sign", ["response", "reset", "acknowledgement"])
+def test_sign_of_life_lets_the_next_one_go_at_once(confirmable: bool, abandoned: bool, sign: str) -> None:
+    solo = Solo()
+    outcomes: list[Any] = []
+    transfer = solo.core.request(codes.GET, PEER, outcomes.append, solo.now, confirmable=confirmable)
+    solo.request(codes.GET, "next")
+    (sent,) = solo.sent()
+    if abandoned:
+        transfer.cancel(solo.now)
+        assert solo.sent() == []
+    if sign == "response":
+        answers = solo.put(ack(codes.CONTENT, sent) if confirmable else non(codes.CONTENT, 9, sent.token))
+    else:
+        answers = solo.put(reset(sent) if sign == "reset" else empty_ack(sent))
+    if sign == "acknowledgement" and not confirmable:
+        assert answers == []  # §4.3: a non-confirmable message is not acknowledged
+    elif sign == "response" and abandoned and not confirmable:
+        assert answers == []  # nobody knows that token any more
+    else:
+        assert [one.options.path for one in answers] == [("next",)]
+    assert len(outcomes) == (0 if abandoned or sign == "acknowledgement" else 1)
+
+
+def test_rejected_non_confirmable_request_ends_at_once() -> None:
+    solo = Solo()
+    outcomes = solo.request(codes.GET, confirmable=False)
+    (sent,) = solo.sent()
+    solo.put(reset(sent))
+    assert [type(outcome) for outcome in outcomes] == [ResetError]
+    assert solo.forgets_everything()
 
 
 def test_queue_behind_nstart_is_bounded_and_says_so() -> None:
@@ -297,7 +389,7 @@ def test_repeated_request_is_carried_out_again_only_where_that_is_harmless(
     solo = Solo(counter.site())
     request = message(type, code, 5, b"t", "counter", options=options)
     first = solo.put(request)
-    solo.pass_time(LIFETIME - 1.0)
+    solo.pass_time((LIFETIME if type == CON else NON_LIFETIME) - 1.0)
     again = [solo.put(request) for _ in range(3)]
     if once:
         assert counter.count == 1
@@ -315,6 +407,17 @@ def test_other_token_message_id_or_peer_is_another_request(message_id: int, toke
     solo = Solo(counter.site())
     solo.put(con(codes.POST, 5, b"t", "counter"))
     (answer,) = solo.put(con(codes.POST, message_id, token, "counter"), path)
+    assert answer.payload == b"2"
+
+
+@pytest.mark.parametrize(("type", "lifetime"), [(CON, LIFETIME), (NON, NON_LIFETIME)])
+def test_message_id_and_token_of_long_ago_are_another_request(type: int, lifetime: float) -> None:
+    counter = Counter()
+    solo = Solo(counter.site())
+    request = message(type, codes.POST, 5, b"", "counter")
+    solo.put(request)
+    solo.pass_time(lifetime)
+    (answer,) = solo.put(request)
     assert answer.payload == b"2"
 
 

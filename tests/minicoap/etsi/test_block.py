@@ -52,7 +52,8 @@ class Server:
             Resource("/large-post", post=self.post),
         )
         self.pair = Pair()
-        self.pair.server = EndpointCore(self.pair.world.entropy("server"), site=site, limits=Limits(block_szx=szx))
+        limits = Limits(block_szx=szx, amplification=0)
+        self.pair.server = EndpointCore(self.pair.world.entropy("server"), site=site, limits=limits)
         self.pair.server_host.boot(self.pair.server)
 
     def update(self, request: Request) -> Response:
