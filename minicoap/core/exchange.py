@@ -32,7 +32,7 @@ Answer = Union[Message, CoapError]
 _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
-_OBSERVE = 1 << OBSERVE
+_SPECIAL = NOT_UNDERSTOOD | _PROXY | 1 << OBSERVE  # what keeps a request from the plain way
 
 
 class Exchange:
@@ -196,7 +196,7 @@ class Exchanges:
         """Answer a request: now, or by a Deferred."""
         options = message.options
         mask = options.mask
-        if mask & (NOT_UNDERSTOOD | _PROXY | _OBSERVE):
+        if mask & _SPECIAL:
             if mask & (NOT_UNDERSTOOD | _PROXY):
                 return _refuse(options)
             if message.code in OBSERVABLE_METHODS:

@@ -939,6 +939,23 @@ def test_observer_takes_no_more_than_500_bytes() -> None:
     assert size / count <= 500
 
 
+def test_rendering_is_kept_only_while_somebody_waits_for_it() -> None:
+    state = State()
+    solo = Solo(state.site)
+    for index in range(2):
+        solo.put(register(1, b"%d" % index), ("192.0.2.9", index))
+    (subject,) = solo.core._exchanges.observers._subjects.values()
+    first = changed(solo, state)
+    assert subject.rendering is None
+    solo.put(empty_ack(first[0]), ("192.0.2.9", 0))
+    (second,) = changed(solo, state)
+    assert (subject.behind, subject.rendering is None) == (1, False)
+    solo.put(empty_ack(first[1]), ("192.0.2.9", 1))
+    solo.pass_time(0.0)
+    assert (subject.behind, subject.rendering) == (0, None)
+    assert value(second) == 2
+
+
 @pytest.mark.parametrize("confirmable", [True, False])
 def test_observers_that_come_and_go_leave_nothing(confirmable: bool) -> None:
     state = State(notify_confirmable=confirmable)
