@@ -714,6 +714,22 @@ def test_change_before_the_first_answer_is_notified_after_it() -> None:
     assert (notification.type, value(notification)) == (CON, 2)
 
 
+def test_nothing_is_notified_before_the_answer_to_another_registration() -> None:
+    later, site = later_site()
+    solo = Solo(site)
+    for path in (PEER, OTHER):
+        solo.put(register(1, b"t", "later"), path)
+        resolve(solo, later.deferred[-1], b"0;")
+    solo.put(register(2, b"t", "later"))
+    site.changed("/later")
+    solo.pass_time(0.0)
+    (notification,) = resolve(solo, later.deferred[3], b"1;")  # the other one's
+    (answer, follower) = resolve(solo, later.deferred[2], b"0;")
+    assert [value(message) for message in (notification, answer, follower)] == [1, 0, 1]
+    assert (answer.type, follower.type) == (ACK, CON)
+    assert number(follower) > number(answer)  # type: ignore[operator]
+
+
 def test_deregistration_before_the_first_answer_leaves_a_plain_one() -> None:
     later, site = later_site()
     solo = Solo(site)
