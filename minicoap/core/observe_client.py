@@ -217,11 +217,11 @@ class Watch:
         )
 
     def _request_options(self, observe: int) -> Options:
-        """Return the options of the first registration, but for the ETag (§3.3.1, §3.6)."""
+        """Return the options of the first registration, but for the ETag: so a 2.03 may do (§3.3.1, §3.6)."""
         items = [*self._options, (OBSERVE, encode_uint(observe))]
         if self._szx != MAX_SZX:
             items.append((BLOCK2, Block(0, False, self._szx).encode()))
-        if observe == REGISTER and self._candidate is not None and self._candidate.etag is not None:
+        if self._candidate is not None and self._candidate.etag is not None:
             items.append((ETAG, self._candidate.etag))
         return Options(items)
 

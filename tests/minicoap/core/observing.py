@@ -78,7 +78,8 @@ def acknowledging(solo: Solo, seconds: float, path: Path = PEER) -> list[tuple[f
     end = solo.now + seconds
     sent: list[tuple[float, Message]] = []
     while (due := solo.core.next_timeout()) is not None and due <= end:
-        for when, notification in solo.pass_time(max(0.0, due - solo.now)):
+        solo.now = max(solo.now, due)
+        for when, notification in solo.pass_time(0.0):
             sent.append((when, notification))
             if notification.type == CON:
                 solo.put(message(ACK, 0, notification.message_id), path)

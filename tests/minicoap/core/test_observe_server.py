@@ -58,7 +58,9 @@ def test_max_age_of_the_handler_is_kept() -> None:
     state.max_age = 7
     solo = Solo(state.site)
     (answer,) = solo.put(register())
-    assert answer.options.all(MAX_AGE) == (b"\x07",)
+    assert [value for number, value in answer.options.items if number == MAX_AGE] == [b"\x07"]
+    (notification,) = changed(solo, state)
+    assert [value for number, value in notification.options.items if number == MAX_AGE] == [b"\x07"]
 
 
 @pytest.mark.parametrize(
@@ -712,6 +714,22 @@ def test_change_before_the_first_answer_is_notified_after_it() -> None:
     assert (notification.type, value(notification)) == (CON, 2)
 
 
+def test_nothing_is_notified_before_the_answer_to_another_registration() -> None:
+    later, site = later_site()
+    solo = Solo(site)
+    for path in (PEER, OTHER):
+        solo.put(register(1, b"t", "later"), path)
+        resolve(solo, later.deferred[-1], b"0;")
+    solo.put(register(2, b"t", "later"))
+    site.changed("/later")
+    solo.pass_time(0.0)
+    (notification,) = resolve(solo, later.deferred[3], b"1;")  # the other one's
+    (answer, follower) = resolve(solo, later.deferred[2], b"0;")
+    assert [value(message) for message in (notification, answer, follower)] == [1, 0, 1]
+    assert (answer.type, follower.type) == (ACK, CON)
+    assert number(follower) > number(answer)  # type: ignore[operator]
+
+
 def test_deregistration_before_the_first_answer_leaves_a_plain_one() -> None:
     later, site = later_site()
     solo = Solo(site)
@@ -752,7 +770,8 @@ def test_rendering_that_comes_when_nobody_waits_any_more_is_dropped() -> None:
     site.changed("/later")
     solo.pass_time(0.0)
     solo.put(deregister(2, b"t", "later"))
-    assert resolve(solo, later.deferred[1], b"1;") == []
+    assert resolve(solo, later.deferred[1], b"1;".ljust(3000)) == []
+    assert solo.core.footprint()["bodies"] == 0
     resolve(solo, later.deferred[2], b"1;")
     assert solo.forgets_everything()
 
@@ -805,6 +824,31 @@ def test_long_representation_is_notified_by_its_first_block_and_the_rest_is_kept
         assert [number(block) for block in blocks[1:]] == [None, None]
     assert state.asked == []
     assert len(sent) == 3
+
+
+def test_later_block_cannot_be_observed() -> None:
+    state = State()
+    state.size = 2500
+    solo = Solo(state.site)
+    (answer,) = solo.put(register(options=((BLOCK2, Block(1, False, 6).encode()),)))
+    assert (answer.code, block2(answer), number(answer)) == (codes.CONTENT, (1, True, 1024), None)
+    assert observers(solo) == 0
+
+
+def test_long_answers_to_fetch_are_kept_for_each_client_of_its_own() -> None:
+    def fetch(request: Request) -> Response:
+        return Response(payload=request.payload * 2000)
+
+    site = Site(Resource("/state", fetch=fetch, observable=True))
+    solo = Solo(site)
+    for letter, path in ((b"a", PEER), (b"b", OTHER)):
+        solo.put(register(1, letter, code=codes.FETCH, payload=letter), path)
+    site.changed("/state")
+    assert len(solo.pass_time(0.0)) == 2
+    for letter, path in ((b"a", PEER), (b"b", OTHER)):
+        options = ((BLOCK2, Block(1, False, 6).encode()),)
+        (answer,) = solo.put(con(codes.FETCH, 9, b"n", "state", options=options), path)
+        assert answer.payload == letter * 976
 
 
 def test_block_size_of_the_registration_holds_for_notifications() -> None:
@@ -937,6 +981,23 @@ def test_observer_takes_no_more_than_500_bytes() -> None:
     assert observers(solo) == count + 1
     print(f"{size / count:.0f} bytes an observer")
     assert size / count <= 500
+
+
+def test_rendering_is_kept_only_while_somebody_waits_for_it() -> None:
+    state = State()
+    solo = Solo(state.site)
+    for index in range(2):
+        solo.put(register(1, b"%d" % index), ("192.0.2.9", index))
+    (subject,) = solo.core._exchanges.observers._subjects.values()
+    first = changed(solo, state)
+    assert subject.rendering is None
+    solo.put(empty_ack(first[0]), ("192.0.2.9", 0))
+    (second,) = changed(solo, state)
+    assert (subject.behind, subject.rendering is None) == (1, False)
+    solo.put(empty_ack(first[1]), ("192.0.2.9", 1))
+    solo.pass_time(0.0)
+    assert (subject.behind, subject.rendering) == (0, None)
+    assert value(second) == 2
 
 
 @pytest.mark.parametrize("confirmable", [True, False])
