@@ -58,6 +58,10 @@ class PartFile:
         if response.options.mask & 1 << BLOCK2:
             block = decode_block(response.options.uint(BLOCK2) or 0)
         offset = block.offset if block is not None else 0
+        if not offset:
+            # What is stored may be of another body: after a crash it must not pass for this one's beginning.
+            if _remove(_state_name(self._part)):
+                _sync_directory(self._part)
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         os.ftruncate(self._file, offset)
         self._synced = offset
@@ -86,6 +90,7 @@ class PartFile:
         os.fsync(self._file)
         self._close()
         os.replace(self._part, self._name)
+        _sync_directory(self._name)
         _remove(_state_name(self._part))
 
     def _stored_state(self, uri: str) -> TransferState:
@@ -134,8 +139,19 @@ def _state_name(part: str) -> str:
     return f"{part}.state"
 
 
-def _remove(name: str) -> None:
+def _sync_directory(name: str) -> None:
+    """Have the removal or the renaming of a file survive a power cut."""
+    directory = os.open(os.path.dirname(name) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _remove(name: str) -> bool:
+    """Remove a file; False if there was none."""
     try:
         os.remove(name)
     except FileNotFoundError:
-        pass
+        return False
+    return True

@@ -212,6 +212,26 @@ def test_other_body_ends_the_download_or_begins_it_anew(tmp_path: Path, restart:
         assert digest.digest() == hashlib.sha256(BODY[::-1][:9000]).digest()
 
 
+def test_crash_while_another_body_is_fetched_leaves_nothing_that_is_taken_for_the_first(tmp_path: Path) -> None:
+    states: list[bool] = []
+    sizes: list[int] = []
+
+    def progress(state: TransferState, size: Optional[int]) -> None:
+        states.append((tmp_path / "it.part.state").exists())
+        sizes.append((tmp_path / "it.part").stat().st_size)
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        server.fails_at = 8192
+        await client.download(f"{uri}/body", tmp_path / "it")
+        server.fails_at, server.body, server.etag = 1 << 30, BODY[::-1], b"v2"
+        await client.download(f"{uri}/body", tmp_path / "it", restart=True, progress=progress)
+
+    run(scenario)
+    assert not any(states)
+    assert sizes[0] == 1024
+    assert (tmp_path / "it").read_bytes() == BODY[::-1]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -50,7 +50,8 @@ def test_server_with_small_blocks_takes_large_ones_and_asks_for_small() -> None:
     assert block_of(uploader.put(0, True, 6), BLOCK1) == (0, True, 2)
     assert block_of(uploader.put(16, True, 2), BLOCK1) == (16, True, 2)
     assert block_of(uploader.put(17, False, 2), BLOCK1) == (17, False, 2)
-    assert store.bodies == [BODY[:1152]]
+    assert block_of(uploader.put(0, False, 6), BLOCK1) == (0, False, 2)
+    assert store.bodies == [BODY[:1152], BODY[:1024]]
 
 
 def test_options_that_are_no_part_of_the_cache_key_may_differ_from_block_to_block() -> None:

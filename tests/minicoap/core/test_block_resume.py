@@ -353,3 +353,13 @@ def test_blocks_are_counted_past_16_bits() -> None:
             (sent,) = requests
     assert len(outcomes) == 1
     assert len(sink.data) == 65_540 * 16
+
+
+def test_body_longer_than_block_numbers_can_count_is_an_error() -> None:
+    last = (1 << 20) - 1
+    solo, sink = Solo(), Memory(b"\0" * (last * 16))
+    outcomes = solo.request(codes.GET, sink=sink, offset=last * 16, szx=0)
+    (sent,) = solo.sent()
+    block = Block(last, True, 0)
+    assert solo.put(ack(codes.CONTENT, sent, options=((BLOCK2, block.encode()),), payload=bytes(16))) == []
+    assert [type(outcome) for outcome in outcomes] == [BodyError]

@@ -321,6 +321,28 @@ def test_server_may_turn_to_smaller_blocks_in_the_middle(block: int) -> None:
     assert (asked.outcome(), asked.sink.data) == (codes.CONTENT, BODY[:5120])
 
 
+def test_what_waited_for_its_turn_is_let_go_when_blocks_become_smaller() -> None:
+    written: list[int] = []
+
+    class Counting(Ordered):
+        def write_at(self, offset: int, data: bytes) -> None:
+            super().write_at(offset, data)
+            written.append(len(data))
+
+    asked = Asked(Counting())
+    asked.answer(0)
+    asked.answer(3)
+    request = asked.request(1)
+    asked.requests.clear()
+    asked.szx, asked.size = 4, 256
+    options = ((BLOCK2, Block(4, True, 4).encode()), (ETAG, b"v"))
+    asked.take(asked.solo.put(ack(codes.CONTENT, request, options=options, payload=BODY[1024:1280])))
+    for number_ in range(5, 20):
+        asked.answer(number_, total=20)
+    assert (asked.outcome(), asked.sink.data) == (codes.CONTENT, BODY[:5120])
+    assert written == [1024] + [256] * 16
+
+
 def test_server_may_choose_smaller_blocks_at_once() -> None:
     solo, sink = Solo(), AnyOrder()
     outcomes = solo.request(codes.GET, "x", sink=sink, window=4)
