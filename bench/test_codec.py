@@ -33,9 +33,7 @@ HEALTH = {
 
 MESSAGES = {
     "GET /test": Picture(CON, codes.GET, 0x1234, TOKEN, ((URI_PATH, b"test"),), b""),
-    "PUT /health": Picture(
-        CON, codes.PUT, 0x1235, TOKEN, ((URI_PATH, b"health"), JSON), json.dumps(HEALTH).encode()
-    ),
+    "PUT /health": Picture(CON, codes.PUT, 0x1235, TOKEN, ((URI_PATH, b"health"), JSON), json.dumps(HEALTH).encode()),
     "GET of a node's health": Picture(
         CON,
         codes.GET,

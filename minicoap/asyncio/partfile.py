@@ -58,10 +58,9 @@ class PartFile:
         if response.options.mask & 1 << BLOCK2:
             block = decode_block(response.options.uint(BLOCK2) or 0)
         offset = block.offset if block is not None else 0
-        if not offset:
-            # What is stored may be of another body: after a crash it must not pass for this one's beginning.
-            if _remove(_state_name(self._part)):
-                _sync_directory(self._part)
+        # What is stored may be of another body: after a crash it must not pass for this one's beginning.
+        if not offset and _remove(_state_name(self._part)):
+            _sync_directory(self._part)
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         os.ftruncate(self._file, offset)
         self._synced = offset

@@ -30,6 +30,7 @@ from minicoap.codec.options import (
     decode_uint,
     encode_uint,
 )
+from minicoap.core.identity import ANONYMOUS, Identity
 from minicoap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 
 Path = tuple[Any, ...]
 """The address of the other side, made and understood by the shell: a socket address. [0] is the host, [1] the port."""
+
+
+class SecurePath(tuple[Any, ...]):
+    """A path below which a security layer knows the other side; `identity` is who that is."""
+
+    identity: Identity = ANONYMOUS
+
 
 _UNDERSTOOD = (
     IF_MATCH, URI_HOST, IF_NONE_MATCH, URI_PORT, URI_PATH, URI_QUERY, ACCEPT, BLOCK2, BLOCK1, PROXY_URI, PROXY_SCHEME,
@@ -84,6 +92,12 @@ class Request:
         self.now = now
         self.echo = echo
         self.args: dict[str, str] = _NO_ARGS
+
+    @property
+    def identity(self) -> Identity:
+        """Who asks, as the security layer that the request came through proved it."""
+        path = self.path
+        return path.identity if isinstance(path, SecurePath) else ANONYMOUS
 
     @property
     def uri_path(self) -> tuple[str, ...]:

@@ -76,9 +76,7 @@ class UpdatesResource:
                 content_formats=FORMATS,
             ),
             Resource("/updates/{id}", get=guarded(self._show), content_formats=FORMATS),
-            Resource(
-                "/updates/{id}/status", get=guarded(self._show_status), content_formats=FORMATS, observable=True
-            ),
+            Resource("/updates/{id}/status", get=guarded(self._show_status), content_formats=FORMATS, observable=True),
         ]
 
     def _post(self, request: Request) -> Union[Response, Deferred]:

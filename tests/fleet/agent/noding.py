@@ -46,9 +46,7 @@ class ScriptedServer:
         self._answers: dict[tuple[str, str], list[Said]] = {}
         paths = ("/nodes", "/health", "/updates", "/updates/{id}", "/firmware/{id}")
         get = self._get
-        self.site = Site(
-            *(Resource(path, get=get, post=get, put=get, ipatch=get, conditional=True) for path in paths)
-        )
+        self.site = Site(*(Resource(path, get=get, post=get, put=get, ipatch=get, conditional=True) for path in paths))
         # It believes in addresses, so that all it is asked is what is wanted of it.
         self.core = EndpointCore(world.entropy("server"), site=self.site, limits=Limits(amplification=0))
         self.host.boot(self.core)

@@ -57,8 +57,6 @@ documents = st.recursive(
 anything = st.recursive(scalars | st.none(), lambda inner: st.lists(inner) | st.dictionaries(names, inner))
 
 
-
-
 @pytest.mark.parametrize(("original", "patch", "result"), [*EXAMPLES, (ARTICLE, PATCH, RESULT)])
 def test_the_rfcs_examples(original, patch, result):
     before = copy.deepcopy((original, patch))

@@ -33,8 +33,10 @@ def values(number: int) -> st.SearchStrategy[bytes]:
     if definition.format == FORMAT_EMPTY:
         return st.just(b"")
     if definition.format == FORMAT_UINT:
-        return st.integers(1 if definition.minimum else 0, 256**definition.maximum - 1).map(encode_uint).filter(
-            lambda value: len(value) >= definition.minimum
+        return (
+            st.integers(1 if definition.minimum else 0, 256**definition.maximum - 1)
+            .map(encode_uint)
+            .filter(lambda value: len(value) >= definition.minimum)
         )
     if definition.format == FORMAT_STRING:
         return st.text(max_size=longest // 4).map(str.encode).filter(lambda value: len(value) >= definition.minimum)

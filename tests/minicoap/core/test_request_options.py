@@ -21,8 +21,9 @@ from minicoap.codec.options import (
     NO_RESPONSE,
 )
 from minicoap.core.body import BytesSource
+from minicoap.core.identity import ANONYMOUS, Identity
 from minicoap.core.parameters import Limits
-from minicoap.core.request import Request, Response
+from minicoap.core.request import Request, Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import RequestTimeout, UsageError
 from minicoap.simulate.pair import Pair
@@ -337,3 +338,11 @@ def test_empty_messages_are_no_responses() -> None:
     (sent,) = solo.sent()
     solo.put(empty(NON, sent.message_id))
     assert outcomes == []
+
+
+def test_request_tells_who_asks_as_its_path_knows() -> None:
+    path = SecurePath(("127.0.0.1", 40000))
+    path.identity = Identity("x509", "n1", ("urn:x:n1",))
+    assert path == ("127.0.0.1", 40000)
+    assert Request(codes.GET, path, Options(), b"", 0.0).identity.subject == "n1"
+    assert Request(codes.GET, ("127.0.0.1", 40000), Options(), b"", 0.0).identity is ANONYMOUS
