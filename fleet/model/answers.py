@@ -10,7 +10,7 @@ from fleet.model.api import ErrorAnswer
 from fleet.model.formats import CBOR, JSON, encode
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import Options
-from minicoap.codec.options import CONTENT_FORMAT, MAX_AGE, encode_uint
+from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, MAX_AGE, encode_uint
 from minicoap.codec.problem import Problem, encode_problem
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Handler
@@ -26,6 +26,8 @@ _CBOR_READERS = (CBOR, contentformats.SENML_CBOR)
 
 _WITHOUT_BODY = (codes.GET, codes.DELETE)
 
+_NAMES_FORMAT = 1 << ACCEPT | 1 << CONTENT_FORMAT
+
 # Live state: a cache may not answer for it. The default Max-Age of 60 s would let it.
 _LIVE = {number: Options(((CONTENT_FORMAT, encode_uint(number)), (MAX_AGE, b""))) for number in FORMATS}
 
@@ -40,11 +42,12 @@ def answer(
     etag: Optional[bytes] = None,
 ) -> Response:
     """Return `message`, a struct, in the format that the client takes; JSON where it does not say."""
-    number = request.accept
-    if number is None:
-        number = CBOR if request.content_format == CBOR else JSON
+    number = JSON
+    if request.options.mask & _NAMES_FORMAT:
+        accepted = request.accept
+        number = accepted if accepted is not None else CBOR if request.content_format == CBOR else JSON
     if not location and not max_age and etag is None:
-        return Response(code, encode(message, number), options=_LIVE[number])
+        return Response.ready(code, encode(message, number), _LIVE[number])
     return Response(code, encode(message, number), number, max_age=max_age, location_path=tuple(location), etag=etag)
 
 

@@ -33,7 +33,6 @@ from fleet.server.store.interface import Ledger
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.request import Path
 from minicoap.core.resource import Site
 
 logger = logging.getLogger(__name__)
@@ -81,6 +80,10 @@ class Server:
         services.changed = site.changed
         self.services = services
         self.endpoint = EndpointCore(entropy, site=site, parameters=parameters, limits=limits)
+        # What the shell calls for each datagram goes straight to the endpoint.
+        self.datagram_received = self.endpoint.datagram_received
+        self.datagrams_to_send = self.endpoint.datagrams_to_send
+        self.path_failed = self.endpoint.path_failed
         self._notifier = Notifier(self.endpoint, services.presences, self._acknowledged)
         self._is_advancing = False
         self._advance_after = 0.0
@@ -90,18 +93,6 @@ class Server:
         ledger.watch(self._changed)
 
     # DatagramMachine
-
-    def datagram_received(self, data: bytes, path: Path, now: float) -> None:
-        """Take a datagram."""
-        self.endpoint.datagram_received(data, path, now)
-
-    def path_failed(self, path: Path, error: OSError, now: float) -> None:
-        """End what is under way with the peer at `path`."""
-        self.endpoint.path_failed(path, error, now)
-
-    def datagrams_to_send(self) -> list[tuple[bytes, Path]]:
-        """Return what is to be sent, and forget it."""
-        return self.endpoint.datagrams_to_send()
 
     def next_timeout(self) -> Optional[float]:
         """When something is due: a message's timer, a row of the store, a flush."""

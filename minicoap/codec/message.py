@@ -9,6 +9,7 @@ marker, and only without Block options, whose numbers would flush everything els
 from __future__ import annotations
 
 from collections.abc import Iterable
+from struct import Struct
 from typing import Optional
 
 from minicoap.codec import codes
@@ -20,6 +21,8 @@ TYPE_NAMES = ("CON", "NON", "ACK", "RST")
 
 VERSION_BITS = 0x40  # version 1 in the upper two bits
 PAYLOAD_MARKER = 0xFF
+MARKER = b"\xff"
+HEADER = Struct("!BBH")  # version, type and token length; code; message ID
 DIRECT_TOKEN_LENGTH = 12  # bytes; longer tokens have their length in one or two bytes of its own (RFC 8974 §2.1)
 LONGEST_TOKEN = 269 + 65535  # bytes
 CACHED_OPTIONS = 1024  # entries of a decoding cache
@@ -352,7 +355,7 @@ def encode(message: Message) -> bytes:
         raise UsageError("an empty message carries neither token nor options nor payload")
     head = encode_header(message.type, message.code, message.message_id, message.token)
     if payload:
-        return b"%b%b\xff%b" % (head, message.options.raw, payload)
+        return b"".join((head, message.options.raw, MARKER, payload))
     return head + message.options.raw
 
 
@@ -360,9 +363,8 @@ def encode_header(type: int, code: int, message_id: int, token: bytes) -> bytes:
     """Return what comes before the options: header and token; raises UsageError for a token that cannot be."""
     size = len(token)
     if size <= DIRECT_TOKEN_LENGTH:
-        return bytes((VERSION_BITS | type << 4 | size, code, message_id >> 8, message_id & 0xFF)) + token
+        return HEADER.pack(VERSION_BITS | type << 4 | size, code, message_id) + token
     if size > LONGEST_TOKEN:
         raise UsageError(f"token has {size} bytes; {LONGEST_TOKEN} are allowed")
     nibble, extension = _extend(size)
-    head = bytes((VERSION_BITS | type << 4 | nibble, code, message_id >> 8, message_id & 0xFF))
-    return head + extension + token
+    return HEADER.pack(VERSION_BITS | type << 4 | nibble, code, message_id) + extension + token

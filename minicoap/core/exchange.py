@@ -361,6 +361,10 @@ class Exchanges:
             response = resource.handlers[message.code](request)
             if isinstance(response, Deferred):
                 return response
+            payload = response.payload
+            # As in `_fit`, for most responses without a call.
+            if isinstance(payload, bytes) and len(payload) <= self._plain_limit and not mask & _RESHAPING:
+                return response
             return self._fit(request, response)
         except OptionError as error:
             return Response(error.code, str(error).encode())

@@ -18,6 +18,8 @@ from minicoap.codec.message import (
     CON,
     DIRECT_TOKEN_LENGTH,
     EXTENDED,
+    HEADER,
+    MARKER,
     NON,
     RST,
     VERSION_BITS,
@@ -526,9 +528,9 @@ class Reliability:
             head = encode_header(type, response.code, message_id, token)
             token = b""
         else:
-            head = bytes((VERSION_BITS | type << 4 | size, response.code, message_id >> 8, message_id & 0xFF))
+            head = HEADER.pack(VERSION_BITS | type << 4 | size, response.code, message_id)
         raw = response.options.raw
-        data = b"%b%b%b\xff%b" % (head, token, raw, payload) if payload else head + token + raw
+        data = b"".join((head, token, raw, MARKER, payload)) if payload else head + token + raw
         if len(data) > self._undefended:
             defended = self._above.defend(message, path, response, len(data), now)
             if defended is not response:

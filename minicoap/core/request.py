@@ -213,6 +213,15 @@ class Response:
         self.options.raw  # noqa: B018  encoded here, where what cannot be still is the fault of whoever passed it
 
     @classmethod
+    def ready(cls, code: int, payload: Union[bytes, Source], options: Options) -> Response:
+        """Return a response with options that are made already, as a handler does that answers often the same way."""
+        response = cls.__new__(cls)
+        response.code = code
+        response.payload = payload
+        response.options = options
+        return response
+
+    @classmethod
     def valid(cls, etag: bytes, max_age: Optional[int] = None) -> Response:
         """Return 2.03: the representation that the client has, named by `etag`, is still good (RFC 7252 §5.9.1.3)."""
         return cls(codes.VALID, etag=etag, max_age=max_age)
