@@ -10,7 +10,7 @@ from fleet.model.api import ErrorAnswer
 from fleet.model.formats import CBOR, JSON, encode
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import Options
-from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, MAX_AGE, encode_uint
+from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, ETAG, MAX_AGE, encode_uint
 from minicoap.codec.problem import Problem, encode_problem
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Handler
@@ -46,9 +46,18 @@ def answer(
     if request.options.mask & _NAMES_FORMAT:
         accepted = request.accept
         number = accepted if accepted is not None else CBOR if request.content_format == CBOR else JSON
-    if not location and not max_age and etag is None:
-        return Response.ready(code, encode(message, number), _LIVE[number])
+    if not location and not max_age:
+        return Response.ready(code, encode(message, number), _LIVE[number] if etag is None else _tagged(etag, number))
     return Response(code, encode(message, number), number, max_age=max_age, location_path=tuple(location), etag=etag)
+
+
+def _tagged(etag: bytes, number: int) -> Options:
+    """Return ETag, Content-Format and a Max-Age of 0: encoded by hand, since each of many reports gets its own."""
+    live = _LIVE[number]
+    items = ((ETAG, etag), *live.items)
+    # The Content-Format's delta counts from option 4 now instead of from 0.
+    raw = bytes((ETAG << 4 | len(etag),)) + etag + bytes((live.raw[0] - (ETAG << 4),)) + live.raw[1:]
+    return Options.encoded(items, live.mask | 1 << ETAG, raw)
 
 
 def refusal(

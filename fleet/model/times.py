@@ -1,6 +1,7 @@
 """Times between the wire and the store: ISO 8601 text outside, UTC milliseconds inside."""
 
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 from fleet.errors import InvalidError
 
@@ -10,7 +11,12 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 def iso_from_ms(at: int) -> str:
     """UTC milliseconds as text: `2025-09-17T10:00:00.000Z`."""
-    return (_EPOCH + at * _MILLISECOND).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03d}Z"
+    return f"{_second(at // 1000)}.{at % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # what happens now happens in the same second
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def ms_from_iso(text: str, field: str = "$") -> int:

@@ -44,7 +44,7 @@ class Options:
     `mask` has bit n set if option n was seen, so that a layer is entered only if the message concerns it.
     """
 
-    __slots__ = ("_index", "_path", "_query", "_raw", "items", "mask")
+    __slots__ = ("_index", "_path", "_query", "_raw", "_uints", "items", "mask")
 
     def __init__(self, items: Iterable[tuple[int, bytes]] = ()) -> None:
         self.items = tuple(sorted(items, key=_number))
@@ -53,6 +53,7 @@ class Options:
         self._index: Optional[dict[int, tuple[bytes, ...]]] = None
         self._path: Optional[tuple[str, ...]] = None
         self._query: Optional[tuple[str, ...]] = None
+        self._uints: Optional[dict[int, Optional[int]]] = None
 
     @classmethod
     def encoded(cls, items: tuple[tuple[int, bytes], ...], mask: int, raw: bytes) -> Options:
@@ -64,7 +65,7 @@ class Options:
         options.items = items
         options.mask = mask
         options._raw = raw
-        options._index = options._path = options._query = None
+        options._index = options._path = options._query = options._uints = None
         return options
 
     def __eq__(self, other: object) -> bool:
@@ -98,8 +99,16 @@ class Options:
 
     def uint(self, number: int) -> Optional[int]:
         """Return option `number` as an unsigned integer; None if it is absent or unusable."""
+        if number < 60 and not self.mask & 1 << number:
+            return None
+        known = self._uints
+        if known is None:
+            known = self._uints = {}
+        elif number in known:
+            return known[number]
         value = self.get(number)
-        return None if value is None else decode_uint(value)
+        number_read = known[number] = None if value is None else decode_uint(value)
+        return number_read
 
     @property
     def path(self) -> tuple[str, ...]:

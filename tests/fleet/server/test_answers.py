@@ -13,7 +13,7 @@ from fleet.model.api import CreateAnswer
 from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR, JSON, OCTET_STREAM, PROBLEM_DETAILS_CBOR, TEXT
 from minicoap.codec.message import Options
-from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, LOCATION_PATH, MAX_AGE, URI_QUERY, encode_uint
+from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, ETAG, LOCATION_PATH, MAX_AGE, URI_QUERY, encode_uint
 from minicoap.codec.problem import decode_problem
 from minicoap.core.request import Request, Response
 
@@ -134,3 +134,12 @@ def test_a_guarded_handler_sees_what_can_be_json_or_cbor(code, content_format, p
     response = guarded(lambda request: Response())(asked(content_format, payload=payload, code=code))
 
     assert response.code == (codes.CONTENT if is_taken else codes.UNSUPPORTED_CONTENT_FORMAT)
+
+
+@pytest.mark.parametrize("content_format", [JSON, CBOR])
+@pytest.mark.parametrize("etag", [b"e", b"etag", b"8 bytes."])
+def test_an_answer_with_an_etag_is_encoded_as_any_other(etag, content_format):
+    options = answer(asked(content_format), TOLD, codes.CHANGED, etag=etag).options
+
+    same = Options([(ETAG, etag), (CONTENT_FORMAT, bytes((content_format,))), (MAX_AGE, b"")])
+    assert (options.items, options.raw, options.mask) == (same.items, same.raw, same.mask)

@@ -345,3 +345,12 @@ def test_the_cache_stays_bounded_and_keeps_no_block_numbers():
 
     assert 0 < size <= 1024
     assert len(cache) == size
+
+
+def test_number_of_an_option_is_read_once_and_for_all() -> None:
+    options = Options([(CONTENT_FORMAT, b"\x32"), (SIZE1, b"\x01\x00"), (3000, b"\x07")])
+    for _ in range(2):
+        assert [options.uint(number) for number in (CONTENT_FORMAT, SIZE1, 3000)] == [50, 256, 7]
+        assert (options.uint(ACCEPT), options.uint(3002)) == (None, None)
+    too_long = Options([(ACCEPT, b"\x00\x00\x01")])
+    assert (too_long.uint(ACCEPT), too_long.uint(ACCEPT)) == (None, None)
