@@ -21,9 +21,12 @@ GROUPS = {
     "updates": "create update jobs, install, watch and steer them",
     "firmware": "put wheels and files into the store, get and delete them",
     "system": "show, restart or shut down the server",
+    "pki": "keep the fleet's certificate authority, hand out tokens, revoke",
+    "enroll": "get this node its certificate",
 }
 
-PACKAGES = ("msgspec", "cbor2", "psutil")  # what the extra `fleet` installs
+EXTRAS = {"msgspec": "fleet", "cbor2": "fleet", "psutil": "fleet", "cryptography": "fleet,dtls", "OpenSSL": "fleet,dtls"}
+"""The extra of ours that installs a package."""
 
 HELP = """\
 usage: fleet COMMAND [OPTION ...]
@@ -47,9 +50,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except UsageError as error:
         return _fail(f"fleet {name}: {error}")
     except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
             raise
-        return _fail(f"fleet {name}: the package {error.name} is missing; pip install 'minicoap[fleet]'")
+        return _fail(f"fleet {name}: the package {package} is missing; pip install 'minicoap[{EXTRAS[package]}]'")
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -113,14 +113,8 @@ class SystemFiles:
 
     def replace(self, path: str, data: bytes) -> None:
         """Put a whole new content there: atomic and durable."""
-        temporary = f"{path}.tmp"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            _write_all(descriptor, data, 0)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self.rename(temporary, path)
+        self._forget(path)
+        replace_file(path, data)
 
     def rename(self, path: str, new_path: str) -> None:
         """Give a file another name, replacing what has it: atomic and durable; its data must be synced before."""
@@ -183,6 +177,24 @@ class SystemFiles:
         descriptor = self._open.pop(path, None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
+    """Put a whole new content there, atomic and durable; `mode` is who may read it (less the umask), from its birth."""
+    temporary = f"{path}.tmp"
+    try:
+        # What a crash left may have been made with other permissions.
+        os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        _write_all(descriptor, data, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    sync_path(os.path.dirname(path))
 
 
 def sync_path(path: str) -> None:

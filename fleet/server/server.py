@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from fleet.host.clock import Clock
 from fleet.host.facts import Facts
@@ -33,7 +33,10 @@ from fleet.server.store.interface import Ledger
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.resource import Site
+from minicoap.core.resource import Resource, Site
+
+if TYPE_CHECKING:
+    from fleet.pki.registrar import Registrar
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +44,18 @@ FLUSH_INTERVAL = 900.0  # seconds between flushes of samples
 RETRY_ADVANCE = 5.0  # seconds until due work is tried again after the store could not do it
 
 
+class Part(Protocol):
+    """What a part of the server has for its site."""
+
+    def resources(self) -> list[Resource]:
+        """The rows of the site's table."""
+
+
 class Server:
     """The fleet's server as a `DatagramMachine`.
 
     `act` is called with "restart" or "shutdown" when an operator asks for it. `servers` are the URIs that nodes are
-    told. `start` has to have called back before the first datagram.
+    told. With a `registrar` devices get certificates here. `start` has to have called back before the first datagram.
     """
 
     def __init__(
@@ -59,6 +69,7 @@ class Server:
         facts: Facts,
         servers: tuple[str, ...],
         act: Callable[[str], None],
+        registrar: Optional[Registrar] = None,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = Limits(),  # noqa: B008  immutable
     ) -> None:
@@ -67,14 +78,21 @@ class Server:
             config, ledger=ledger, clock=clock, entropy=entropy, facts=facts, artifacts=store, servers=servers
         )
         site = Site(lenient_paths=True)
-        for part in (
+        parts: list[Part] = [
             HealthResource(services),
             NodesResource(services),
             MetricsResource(services),
             UpdatesResource(services),
             FirmwareResource(services),
             SystemResource(services, files, act),
-        ):
+        ]
+        if registrar is not None:
+            # A server without certificates needs no `cryptography`.
+            from fleet.server.resources.enrolments import EnrolmentsResource
+            from fleet.server.resources.est import EstResource
+
+            parts += [EstResource(services, registrar), EnrolmentsResource(services, registrar)]
+        for part in parts:
             for resource in part.resources():
                 site.add(resource)
         services.changed = site.changed
