@@ -17,7 +17,7 @@ GROUPS = {
     "server": "run a server",
     "agent": "run the agent of a node",
     "health": "show the fleet on a page",
-    "nodes": "list, show and remove nodes",
+    "nodes": "list, show and remove nodes, let devices in",
     "updates": "create update jobs, install, watch and steer them",
     "firmware": "put wheels and files into the store, get and delete them",
     "system": "show, restart or shut down the server",
@@ -25,7 +25,13 @@ GROUPS = {
     "enroll": "get this node its certificate",
 }
 
-EXTRAS = {"msgspec": "fleet", "cbor2": "fleet", "psutil": "fleet", "cryptography": "fleet,dtls", "OpenSSL": "fleet,dtls"}
+EXTRAS = {
+    "msgspec": "fleet",
+    "cbor2": "fleet",
+    "psutil": "fleet",
+    "cryptography": "fleet,dtls",
+    "OpenSSL": "fleet,dtls",
+}
 """The extra of ours that installs a package."""
 
 HELP = """\

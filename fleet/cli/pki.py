@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 from fleet.cli import configuration
 from fleet.cli.exitcodes import DONE, REFUSED
 from fleet.cli.output import local_time, print_document, printable, table
-from fleet.cli.secrets import read_secret
+from fleet.cli.secrets import PASSPHRASE, read_secret
 from fleet.cli.server import SETTINGS
 from fleet.errors import FormatError, PeerError, UsageError
 from fleet.host.clock import SystemClock
@@ -29,10 +29,9 @@ from fleet.pki.names import check_principal
 from fleet.pki.register import EXPIRED, REVOKED, VALID, Issued
 from fleet.pki.requests import checked_key, load_request
 from fleet.pki.tokens import LIFETIME
-from fleet.server.certification import DIRECTORY, issue_server, server_keystore
-from fleet.server.config import ServerConfig
+from fleet.server.certification import issue_server, server_keystore
+from fleet.server.config import PKI_DIRECTORY, ServerConfig
 
-PASSPHRASE = "FLEET_CA_PASSPHRASE"
 EXAMPLES = """\
 examples:
   fleet pki init --data-dir /var/lib/fleet-server --host fleet.example.com
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     data_dir = str(settings.get("data_dir", ServerConfig().data_dir))
     command: Command = options.command
     try:
-        return command(options, os.path.join(data_dir, DIRECTORY))
+        return command(options, os.path.join(data_dir, PKI_DIRECTORY))
     except PeerError as error:
         print(f"fleet pki: {error}", file=sys.stderr)
         return REFUSED
@@ -87,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
     init = action("init", _init, "Make an authority, and the server's certificate")
     init.add_argument("--name", help="what the authority is called (default: Fleet CA and a few random digits)")
-    init.add_argument("--host", dest="hosts", action="append", default=[], help="a name or address of the server; repeatedly")
+    init.add_argument(
+        "--host", dest="hosts", action="append", default=[], help="a name or address of the server; repeatedly"
+    )
     init.add_argument("--encrypt", action="store_true", help="protect the authority's key with a passphrase")
     issue = action("issue", _issue, "Make a key and a certificate, or a certificate of a key made elsewhere")
     issue.add_argument("role", choices=ROLES)
@@ -99,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     issue.add_argument(
         "--lifetime", type=_duration, metavar="TIME", help="as in 90d (default: 90d for nodes, else 365d)"
     )
-    issue.add_argument("--host", dest="hosts", action="append", default=[], help="a name or address of a server; repeatedly")
+    issue.add_argument(
+        "--host", dest="hosts", action="append", default=[], help="a name or address of a server; repeatedly"
+    )
     listing = action("list", _list, "List certificates with what they are good for", signs=False)
     listing.add_argument("--role", choices=ROLES)
     listing.add_argument("--state", choices=(VALID, EXPIRED, REVOKED))

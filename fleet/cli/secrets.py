@@ -13,6 +13,11 @@ from typing import Optional
 
 from fleet.errors import UsageError
 
+PASSPHRASE = "FLEET_CA_PASSPHRASE"
+"""The variable that may hold the passphrase of the authority's key."""
+TOKEN = "FLEET_TOKEN"
+"""The variable that may hold an enrolment token."""
+
 _LONGEST = 1024
 
 
@@ -21,19 +26,20 @@ def read_secret(
     file: Optional[str],
     variable: str,
     *,
-    prompt: str,
+    prompt: Optional[str],
     twice: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> Optional[str]:
     """Return the secret called `what` from `file`, else the environment's `variable`, else typed at `prompt`.
 
-    `twice` has it typed twice. None where there is no terminal to ask at, or nothing was typed. Raises UsageError.
+    `twice` has it typed twice. None where nobody is to be asked, or no terminal is there, or nothing was typed. Raises
+    UsageError.
     """
     if file is not None:
         return _from_file(what, file)
     if environment.get(variable):
         return environment[variable]
-    if not sys.stdin.isatty():
+    if prompt is None or not sys.stdin.isatty():
         return None
     secret = getpass.getpass(f"{prompt}: ")
     if twice and secret and getpass.getpass(f"{prompt}, once more: ") != secret:

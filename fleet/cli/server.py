@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fleet.cli import configuration
 from fleet.cli.configuration import Setting
 from fleet.cli.process import begin_log, make_data_directory
+from fleet.cli.secrets import PASSPHRASE, read_secret
 from fleet.server.config import DEFAULT_PORT, ServerConfig
 
 SETTINGS = (
@@ -31,11 +32,15 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     configuration.add_arguments(parser, SETTINGS)
+    parser.add_argument(
+        "--passphrase-file", metavar="FILE", help=f"of the authority's key, if it has one (or: {PASSPHRASE})"
+    )
     options = parser.parse_args(arguments)
     config = ServerConfig(**configuration.resolve("server", SETTINGS, options))
+    passphrase = read_secret("passphrase", options.passphrase_file, PASSPHRASE, prompt=None)
     begin_log(config.debug)
     make_data_directory(config.data_dir)
     # Now, when nothing can be wrong any more with what was given.
     from fleet.server.main import run
 
-    return run(config)
+    return run(config, None if passphrase is None else passphrase.encode())

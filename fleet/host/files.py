@@ -182,12 +182,13 @@ class SystemFiles:
 def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
     """Put a whole new content there, atomic and durable; `mode` is who may read it (less the umask), from its birth."""
     temporary = f"{path}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        # What a crash left may have been made with other permissions.
+        descriptor = os.open(temporary, flags, mode)
+    except FileExistsError:
+        # What a crash left may have been made with other permissions, and be open elsewhere.
         os.unlink(temporary)
-    except FileNotFoundError:
-        pass
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(temporary, flags, mode)
     try:
         _write_all(descriptor, data, 0)
         os.fsync(descriptor)

@@ -35,6 +35,7 @@ from fleet.model.api import (
     StatusAnswer,
     UpdatesAnswer,
 )
+from fleet.model.enrolment import DecisionAnswer, EnrolmentsAnswer
 from fleet.model.formats import JSON, decode, encode
 from fleet.model.senml import SENML_JSON, Record, decode_senml
 from minicoap.asyncio.endpoint import Endpoint
@@ -116,6 +117,24 @@ class Fleet:
     async def remove_node(self, node_id: str) -> Answer[Document]:
         """Forget a node; one that is not there is fine."""
         return await self._ask(codes.DELETE, ("nodes", node_id), Document)
+
+    # Enrolment
+
+    async def enrolments(self) -> Answer[EnrolmentsAnswer]:
+        """The devices that wait for a certificate."""
+        return await self._ask(codes.GET, ("enrolments",), EnrolmentsAnswer)
+
+    async def decide(
+        self, action: str, node_id: str, *, key: Optional[str] = None, replace: bool = False
+    ) -> Answer[DecisionAnswer]:
+        """Accept or reject a device that waits; `key` is its key's fingerprint, or the beginning of that.
+
+        With `replace` it takes the place of the one that had its id.
+        """
+        body: Document = {"action": action, "node_id": node_id, "replace": replace}
+        if key is not None:
+            body["key"] = key
+        return await self._ask(codes.POST, ("enrolments",), DecisionAnswer, body)
 
     # Jobs
 

@@ -22,8 +22,10 @@ from fleet.model.roles import Principal
 from fleet.pki.certificates import decode_pem, encode_pem, is_issued_by, validity
 from fleet.pki.keys import PRIVATE, PrivateKey, decode_key, encode_key, key_fingerprint, make_key
 from fleet.pki.names import principal_in
-from fleet.pki.requests import checked_key, load_request, make_request, read_request
+from fleet.pki.requests import CertificationRequest, load_request, make_request, read_request
 
+CREDENTIALS = "credentials"
+"""The keystore of an agent or an operator, within what it has for a directory."""
 IDENTITY, TRUST, REQUEST = "identity.pem", "trust.pem", "request.pem"
 
 
@@ -89,7 +91,7 @@ class Keystore:
         key: Optional[PrivateKey] = None
         if pem is not None:
             key = decode_key(pem, self._request_file)
-            request = read_request(_request_block(pem))
+            request = self._request(pem)
             if request.principal == principal and request.token == token:
                 return Underway(request.key, request.der)
             if request.principal != principal:
@@ -108,7 +110,7 @@ class Keystore:
         if pem is None:
             raise UsageError("no certificate was asked for")
         key = decode_key(pem, self._request_file)
-        principal = read_request(_request_block(pem)).principal
+        principal = self._request(pem).principal
         if not _belongs(certificate, key) or principal_in(certificate) != principal:
             raise PeerError("the certificate that came is not for our key, or not in our name; nothing was kept")
         if not any(is_issued_by(certificate, authority) for authority in trust):
@@ -132,6 +134,13 @@ class Keystore:
             return
         sync_path(self.directory)
 
+    def _request(self, pem: bytes) -> CertificationRequest:
+        start = pem.find(b"-----BEGIN CERTIFICATE REQUEST")
+        try:
+            return read_request(load_request(pem[start:]).public_bytes(serialization.Encoding.DER))
+        except FormatError as error:
+            raise UsageError(f"{self._request_file} is damaged: {error}; remove it to begin anew") from error
+
     def _write(self, path: str, data: bytes, mode: int) -> None:
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
@@ -146,12 +155,6 @@ def _belongs(certificate: x509.Certificate, key: PrivateKey) -> bool:
 
 def _request_pem(der: bytes) -> bytes:
     return load_request(der).public_bytes(serialization.Encoding.PEM)
-
-
-def _request_block(pem: bytes) -> bytes:
-    request = load_request(pem[pem.index(b"-----BEGIN CERTIFICATE REQUEST") :])
-    checked_key(request)
-    return request.public_bytes(serialization.Encoding.DER)
 
 
 def _read(path: str) -> Optional[bytes]:

@@ -133,13 +133,14 @@ class Register:
             raise
 
     def is_changed(self) -> bool:
-        """Whether another process wrote since this was asked last."""
+        """Whether anything was written, here or by another process, since this was asked last."""
         version = self._version()
         was, self._seen = self._seen, version
         return version != was
 
-    def _version(self) -> int:
-        return int(self._run("PRAGMA data_version").fetchone()[0])
+    def _version(self) -> tuple[int, int]:
+        # The first changes with what others write, and with that alone.
+        return int(self._run("PRAGMA data_version").fetchone()[0]), self._database.total_changes
 
     def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         try:

@@ -15,17 +15,17 @@ from typing import Callable, Optional
 from fleet.errors import UsageError
 from fleet.host.clock import Clock
 from fleet.model.roles import SERVER, Principal
-from fleet.pki.authority import Authority, has_authority, open_authority
+from fleet.pki.authority import Authority, open_authority
 from fleet.pki.certificates import DAY, decode_der
 from fleet.pki.keys import make_key
 from fleet.pki.keystore import Holder, Keystore
 from fleet.pki.names import hosts_of
 from fleet.pki.registrar import Registrar
 from fleet.pki.renewal import renewal_due_at
+from fleet.server.config import PKI_DIRECTORY
 
 logger = logging.getLogger(__name__)
 
-DIRECTORY = "pki"  # within the data directory
 WATCH_INTERVAL = 0.5  # seconds between looks at what another process did to the register
 UPKEEP_INTERVAL = 3600.0  # seconds between looks at what time does to certificates and the list
 LIST_AGE = DAY  # seconds after which the revocation list is signed anew
@@ -35,8 +35,8 @@ SERVER_NAME = "server"
 class Certification:
     """The certificates of a running server.
 
-    `renewed` is called when the server has a new certificate, `revoked` with the serial numbers, in hex, of what is good
-    no more: connections secured by these certificates have to end. Call `run` when `next_due_at` has come.
+    `renewed` is called when the server has a new certificate, `revoked` with the serial numbers, in hex, of those
+    that are good no more: connections secured by them have to end. Call `run` when `next_due_at` has come.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Certification:
         renewed: Callable[[], None],
         revoked: Callable[[Sequence[str]], None],
     ) -> None:
-        directory = os.path.join(data_dir, DIRECTORY)
+        directory = os.path.join(data_dir, PKI_DIRECTORY)
         self.authority = open_authority(directory, passphrase)
         self.registrar = Registrar(self.authority)
         self.keystore = server_keystore(directory)
@@ -139,8 +139,3 @@ def issue_server(authority: Authority, keystore: Keystore, at: int, hosts: Seque
 def server_keystore(directory: str) -> Keystore:
     """Where the server whose authority is in `directory` keeps its own key."""
     return Keystore(os.path.join(directory, SERVER_NAME))
-
-
-def is_certified(data_dir: str) -> bool:
-    """Whether the server in `data_dir` has an authority, and so serves CoAPS."""
-    return has_authority(os.path.join(data_dir, DIRECTORY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 DEFAULT_PORT = 5683
+PKI_DIRECTORY = "pki"  # of the authority, within the data directory
 
 
 class ServerConfig(NamedTuple):

@@ -14,7 +14,7 @@ import socket
 import sqlite3
 import sys
 import threading
-from typing import Callable, NoReturn, Optional
+from typing import TYPE_CHECKING, Callable, NoReturn, Optional
 
 from fleet.errors import UsageError
 from fleet.host.addresses import is_loopback
@@ -22,7 +22,7 @@ from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
 from fleet.host.lock import held
-from fleet.server.config import ServerConfig
+from fleet.server.config import PKI_DIRECTORY, ServerConfig
 from fleet.server.resources.system import RESTART
 from fleet.server.server import Server
 from fleet.server.store.interface import Post
@@ -32,6 +32,9 @@ from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.errors import CoapError
 
+if TYPE_CHECKING:
+    from fleet.server.certification import Certification
+
 logger = logging.getLogger(__name__)
 
 _INHERITED_SOCKET = 3  # the first descriptor of systemd's protocol, sd_listen_fds(3)
@@ -39,10 +42,10 @@ FAILED = "failed"
 _LINGER = 0.2  # seconds in which the last answers leave before a stop
 
 
-def run(config: ServerConfig) -> int:
+def run(config: ServerConfig, passphrase: Optional[bytes] = None) -> int:
     """Serve until told to stop; returns the exit code, or does not return if the server restarts.
 
-    Raises UsageError for a configuration that cannot work.
+    `passphrase` is that of the authority's key, if it has one. Raises UsageError for a configuration that cannot work.
     """
     if not is_loopback(config.host) and not config.insecure:
         raise UsageError(
@@ -51,14 +54,14 @@ def run(config: ServerConfig) -> int:
         )
     os.makedirs(config.data_dir, exist_ok=True)
     with held(config.data_dir, "server"):
-        action, sock = asyncio.run(_serve(config))
+        action, sock = asyncio.run(_serve(config, passphrase))
     if action == RESTART:
         _replace_process(sock)
     sock.close()
     return 1 if action == FAILED else 0
 
 
-async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
+async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str, socket.socket]:
     """Serve until stopped; returns why, and the socket for a successor."""
     loop = asyncio.get_running_loop()
     sock = await _listening_socket(config)
@@ -85,6 +88,7 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, "shutdown")
     threading.excepthook = thread_failed
+    certification = _open_certification(config, passphrase)
     ledger = _open_ledger(config, post)
     files = SystemFiles()
     try:
@@ -98,6 +102,7 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
             facts=PsutilFacts(config.data_dir),
             servers=(_uri(config.host, port),),
             act=stop,
+            registrar=None if certification is None else certification.registrar,
         )
         ready = asyncio.Event()
         server.start(ready.set)
@@ -106,6 +111,8 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
         shell = UdpShell(server, sock, loop)
         try:
             _announce(config, port)
+            if certification is not None:
+                _keep_up(certification, loop)
             action = await stopped
             await asyncio.sleep(_LINGER)
         finally:
@@ -114,8 +121,28 @@ async def _serve(config: ServerConfig) -> tuple[str, socket.socket]:
     finally:
         ledger.close()
         files.close()
+        if certification is not None:
+            certification.close()
     logger.info("stopped: %s", action)
     return action, successor
+
+
+def _open_certification(config: ServerConfig, passphrase: Optional[bytes]) -> Optional[Certification]:
+    """The certificates of this server; None where there is no authority, so that nobody is certified."""
+    if not os.path.exists(os.path.join(config.data_dir, PKI_DIRECTORY)):
+        return None
+    # Only now: a server without certificates needs no `cryptography`.
+    from fleet.server.certification import Certification
+
+    return Certification(
+        config.data_dir, SystemClock(), passphrase=passphrase, renewed=lambda: None, revoked=lambda serials: None
+    )
+
+
+def _keep_up(certification: Certification, loop: asyncio.AbstractEventLoop) -> None:
+    """Have done what is due about certificates, as long as the loop runs."""
+    certification.run(loop.time())
+    loop.call_at(certification.next_due_at(), _keep_up, certification, loop)
 
 
 def _open_ledger(config: ServerConfig, post: Post) -> SqliteLedger:

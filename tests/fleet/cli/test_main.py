@@ -30,7 +30,7 @@ def test_help_lists_the_groups(arguments, capsys):
     [
         ([], "usage: fleet COMMAND"),
         (["updaets"], "there is no command 'updaets'"),
-        (["pki"], "there is no command 'pki'"),
+        (["conjure"], "there is no command 'conjure'"),
         (["agent"], "fleet agent: --server is missing; give it, or FLEET_SERVER, or server in [agent] of the "),
         (["agent", "--server", "coap://127.0.0.1"], "fleet agent: --node-id is missing; give it, or FLEET_NODE_ID"),
         (["server", "--port", "x"], "fleet server: --port: 'x' is no port"),
@@ -132,7 +132,7 @@ def test_server_and_agent_get_what_was_given(monkeypatch, tmp_path):
     import fleet.server.main
 
     given = []
-    monkeypatch.setattr(fleet.server.main, "run", lambda config: given.append(config) or 0)
+    monkeypatch.setattr(fleet.server.main, "run", lambda config, passphrase: given.append(config) or 0)
     monkeypatch.setattr(fleet.agent.main, "run", lambda config: given.append(config) or 7)
     data = str(tmp_path / "new" / "data")
 

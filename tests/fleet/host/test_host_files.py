@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.host.files import OPEN_FILES, SystemFiles
+from fleet.host.files import OPEN_FILES, SystemFiles, replace_file
 
 
 def test_what_was_written_is_read_whatever_way_it_was_written(tmp_path: Path) -> None:
@@ -193,3 +193,16 @@ def test_directories_and_space(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         files.make_directory(str(tmp_path / "z"))
     assert files.free_bytes(str(tmp_path)) > 0
+
+
+def test_a_replaced_file_has_its_permissions_from_birth_whatever_a_crash_left(tmp_path: Path) -> None:
+    path = str(tmp_path / "key")
+    Path(path + ".tmp").write_text("left by a crash")
+    os.chmod(path + ".tmp", 0o666)
+    with open(path + ".tmp", "rb") as looking:
+        replace_file(path, b"secret", 0o600)
+        assert b"secret" not in looking.read()
+
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert Path(path).read_bytes() == b"secret"
+    assert os.listdir(tmp_path) == ["key"]

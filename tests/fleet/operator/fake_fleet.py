@@ -37,7 +37,8 @@ class FakeFleet:
         self.site = Site(*map(self._resource, ("/health", "/nodes", "/nodes/{id}", "/updates", "/updates/{id}")))
         for template in ("/firmware", "/firmware/{id}", "/system", "/updates/{id}/status", "/nodes/{id}/health"):
             self.site.add(self._resource(template))
-        self.site.add(self._resource("/nodes/{id}/metrics"))
+        for template in ("/nodes/{id}/metrics", "/enrolments"):
+            self.site.add(self._resource(template))
 
     def say(self, method: str, path: str, *answers: Any) -> None:
         """Answer `method` on `path` by these, one after the other: documents, responses or functions."""

@@ -29,6 +29,8 @@ QUOTA = 64 * 1024
 class Served:
     """A server; `boot` starts it anew over the same store and files, as a restart does."""
 
+    registrar: Any = None
+
     def __init__(self, **settings: Any) -> None:
         self.world = World(0, trace=10_000)
         self.store = MemoryStore()
@@ -51,6 +53,7 @@ class Served:
             facts=FixedFacts(),
             servers=("coap://192.0.2.1:5683",),
             act=self.actions.append,
+            registrar=self.registrar,
         )
         self.host.boot(self.server)
         ready: list[bool] = []
