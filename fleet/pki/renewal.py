@@ -15,12 +15,12 @@ from fleet.pki.keystore import Holder
 
 PART = 2 / 3  # of a certificate's life after which it is renewed
 SPREAD = 1 / 12  # of its life, over which those issued together spread their renewals
-RETRY_FIRST, RETRY_LONGEST = 60.0, 6 * 3600.0  # seconds between attempts
 
 
-def renewal_due_at(holder: Holder, spread: float) -> float:
-    """When to renew, UTC seconds; `spread`, 0 to 1, is drawn for each, so that a fleet does not ask at once."""
+def renewal_due_at(holder: Holder) -> float:
+    """When to renew, UTC seconds: spread by the certificate's number, so that a fleet does not ask at once."""
     life = holder.not_after - holder.not_before
+    spread = holder.certificate.serial_number % 1000 / 1000
     return holder.not_before + life * (PART + SPREAD * spread)
 
 

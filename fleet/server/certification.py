@@ -117,7 +117,7 @@ class Certification:
         """The server's certificate; a new one where there is none, or two thirds of its life are over."""
         holder = self.keystore.holder()
         at = int(self._clock.wall())
-        if holder is not None and (self.authority.key is None or at < renewal_due_at(holder, 0.0)):
+        if holder is not None and (self.authority.key is None or at < renewal_due_at(holder)):
             return holder
         return issue_server(self.authority, self.keystore, at)
 

@@ -91,7 +91,7 @@ def test_it_renews_its_certificate_at_two_thirds_with_the_same_hosts(data: Path)
 
     running.skip(240 * DAY)
     assert running.renewals == 0
-    running.skip(10 * DAY)
+    running.skip(34 * DAY)
 
     assert running.renewals == 1
     second = running.certification.holder.certificate
