@@ -191,8 +191,8 @@ class Registrar:
         asking = [pending for pending in self.pending(at) if pending.request.principal.name == node_id]
         found = [pending for pending in asking if pending.request.key.startswith(wanted)]
         if not found:
-            beside = f"; {len(asking)} with another key" if asking else ""
-            raise NotFoundError(f"no device with this id and key waits for {node_id[:80]!r}{beside}")
+            beside = f" with this key, but {len(asking)} with another" if asking else ""
+            raise NotFoundError(f"no device waits to be {node_id[:80]!r}{beside}")
         if len(found) > 1:
             raise InvalidError(f"{len(found)} devices ask for {node_id}: say which by its key's fingerprint", "$.key")
         return found[0]
