@@ -20,15 +20,17 @@ from fleet.cli.output import local_time, print_document, printable
 from fleet.cli.process import make_data_directory
 from fleet.cli.secrets import TOKEN, read_secret
 from fleet.errors import FormatError, UsageError
+from fleet.host.clock import SystemClock
 from fleet.host.lock import held
 from fleet.model.formats import encode
 from fleet.model.roles import NODE
 from fleet.model.times import iso_from_ms
 from fleet.pki.certificates import certificate_fingerprint, decode_pem
 from fleet.pki.enrolment import EstRequest, Exchange, Retry, authority_request, enrol, read_authority
-from fleet.pki.keys import grouped, parse_fingerprint
+from fleet.pki.keys import PrivateKey, grouped, parse_fingerprint
 from fleet.pki.keystore import CREDENTIALS, Holder, Keystore
 from fleet.pki.names import check_principal
+from fleet.pki.renewal import KnownTime
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec.codes import code_name
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
@@ -74,15 +76,18 @@ def main(arguments: Sequence[str]) -> int:
     with held(data_dir, "agent"):
         keystore = Keystore(os.path.join(data_dir, CREDENTIALS))
         present = keystore.holder()
-        if present is not None and not options.again:
+        is_expired = present is not None and KnownTime(SystemClock()).has_ended(present.not_after)
+        if present is not None and not options.again and not is_expired:
             raise UsageError(
                 f"this device is {present.principal.role} {present.principal.name} already, until "
                 f"{local_time(_time(present.not_after))}; --again makes a new key and enrols anew"
             )
         if options.again:
             keystore.abandon()
+        # The old key proves that this is the device which had the certificate that expired.
+        key = present.key if present is not None and not options.again else None
         try:
-            holder = asyncio.run(_enroll(server, keystore, settings["node_id"], fingerprint, trust, token))
+            holder = asyncio.run(_enroll(server, keystore, settings["node_id"], fingerprint, trust, token, key))
         except errors.NetworkError as error:
             return _fail(f"{error}; is the server running there, with CoAPS?", NO_ANSWER)
         except errors.RefusedError as error:
@@ -120,6 +125,7 @@ async def _enroll(
     fingerprint: Optional[str],
     trust: Optional[list[x509.Certificate]],
     token: Optional[str],
+    key: Optional[PrivateKey],
 ) -> Holder:
     async def waits(key: str, retry: Retry) -> None:
         print(f"{printable(retry.reason)}; the fingerprint of this device's key is\n{grouped(key)}", file=sys.stderr)
@@ -132,7 +138,7 @@ async def _enroll(
         async with connected(server, None) as exchange:
             trust = read_authority(await exchange(authority_request()), fingerprint)
     async with connected(server, trust) as exchange:
-        return await enrol(exchange, keystore, principal, trust, token=token, waits=waits)
+        return await enrol(exchange, keystore, principal, trust, token=token, key=key, waits=waits)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from cryptography import x509
 from fleet.errors import NetworkError, PeerError, RefusedError
 from fleet.model.roles import Principal
 from fleet.pki.certificates import certificate_fingerprint, decode_bundle, decode_der
-from fleet.pki.keys import grouped
+from fleet.pki.keys import PrivateKey, grouped
 from fleet.pki.keystore import Holder, Keystore
 from minicoap.codec import codes
 from minicoap.codec.contentformats import PKCS7_CERTS_ONLY, PKCS10, PKIX_CERTIFICATE
@@ -95,15 +95,17 @@ async def enrol(
     trust: Sequence[x509.Certificate],
     *,
     token: Optional[str] = None,
+    key: Optional[PrivateKey] = None,
     waits: Callable[[str, Retry], Awaitable[None]],
 ) -> Holder:
     """Ask until there is a certificate, and keep it; safe to be killed and called again at any point.
 
-    `exchange` goes to a server that `trust` verified. `waits` is called with the fingerprint of our key, for people to
-    compare, and what the server says; it returns when it is time to ask again. Raises RefusedError if the answer is no,
-    PeerError if it is none, NetworkError if there is none: while we wait, that alone does not end it.
+    `exchange` goes to a server that `trust` verified. `key` is certified, a fresh one where there is none. `waits` is
+    called with the fingerprint of our key, for people to compare, and what the server says; it returns when it is time
+    to ask again. Raises RefusedError if the answer is no, PeerError if it is none, NetworkError if there is none: while
+    we wait, that alone does not end it.
     """
-    underway = keystore.begin(principal, token)
+    underway = keystore.begin(principal, token, key)
     is_waiting = False
     while True:
         try:

@@ -82,20 +82,19 @@ class Keystore:
             raise UsageError(f"the certificate in {self.identity_file} is not one of a fleet, or not that of its key")
         return Holder(principal, key, certificate, tuple(trust))
 
-    def begin(self, principal: Principal, token: Optional[str] = None) -> Underway:
-        """Return the request for a certificate that is under way, or a new one, with a key of its own.
+    def begin(self, principal: Principal, token: Optional[str] = None, key: Optional[PrivateKey] = None) -> Underway:
+        """Return the request for a certificate that is under way, or a new one, for `key` or a fresh key.
 
         A request that is there already is repeated as it is (RFC 9148 §4.7), or with another token by the same key.
         """
         pem = _read(self._request_file)
-        key: Optional[PrivateKey] = None
         if pem is not None:
-            key = decode_key(pem, self._request_file)
+            underway_key = decode_key(pem, self._request_file)
             request = self._request(pem)
-            if request.principal == principal and request.token == token:
-                return Underway(request.key, request.der)
-            if request.principal != principal:
-                key = None
+            if request.principal == principal and (key is None or key_fingerprint(key.public_key()) == request.key):
+                if request.token == token:
+                    return Underway(request.key, request.der)
+                key = underway_key
         key = key or make_key()
         der = make_request(key, principal, token)
         self._write(self._request_file, encode_key(key) + _request_pem(der), PRIVATE)

@@ -53,9 +53,12 @@ class KnownTime:
             return self._clock.monotonic() + self._offset
         return None
 
+    def has_ended(self, not_after: float) -> bool:
+        """Whether a certificate with this end has surely expired."""
+        now = self.now()
+        return (self.floor if now is None else now) > not_after
+
     def is_valid(self, not_before: float, not_after: float) -> bool:
         """Whether a certificate with these ends may be relied on now, a clock that is a little off allowed for."""
         now = self.now()
-        if now is None:
-            return not_after >= self.floor
-        return not_before - SKEW <= now <= not_after
+        return not self.has_ended(not_after) and (now is None or now >= not_before - SKEW)

@@ -15,6 +15,7 @@ from fleet.cli import enroll
 from fleet.cli.main import main
 from fleet.errors import NetworkError
 from fleet.pki.authority import Authority
+from fleet.pki.certificates import DAY
 from fleet.pki.enrolment import EstRequest, Exchange
 from fleet.pki.keys import grouped
 from fleet.pki.keystore import Keystore
@@ -33,6 +34,7 @@ class AServer:
     """The server's resources, asked in place of a connection; `trusted` are what connections verified it by."""
 
     def __init__(self, directory: Path) -> None:
+        self.now = NOW
         self.authority: Authority = an_authority(directory, NOW)
         self.registrar = Registrar(self.authority)
         self.trusted: list[Any] = []
@@ -45,7 +47,10 @@ class AServer:
         }
 
     def wall(self) -> float:
-        return NOW
+        return self.now
+
+    def monotonic(self) -> float:
+        return 0.0
 
     def is_wall_trusted(self) -> bool:
         return True
@@ -72,6 +77,7 @@ class AServer:
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AServer]:
     server = AServer(tmp_path / "pki")
     monkeypatch.setattr(enroll, "connected", server.connected)
+    monkeypatch.setattr(enroll, "SystemClock", lambda: server)
     yield server
     server.authority.close()
 
@@ -93,7 +99,7 @@ def device(tmp_path: Path, server: AServer, capsys: pytest.CaptureFixture[str]) 
 
 
 def a_token_file(server: AServer, directory: Path, **options: Any) -> str:
-    (directory / "token").write_text(server.authority.make_token(NOW, **options)[0] + "\n")
+    (directory / "token").write_text(server.authority.make_token(server.now, **options)[0] + "\n")
     return str(directory / "token")
 
 
@@ -187,6 +193,24 @@ def test_a_device_that_has_a_certificate_keeps_it_unless_told(
     bound = a_token_file(server, tmp_path, node_id="pump-7", replaces=True)
     assert device(*ca, "--token-file", bound, "--again").code == 0
     assert (tmp_path / "node/credentials/identity.pem").read_bytes() != before
+
+
+def test_a_device_whose_certificate_expired_gets_the_next_by_the_same_key(
+    device: Callable[..., Ran], server: AServer, tmp_path: Path
+) -> None:
+    ca = ("--ca", str(tmp_path / "pki" / "ca.pem"))
+    keystore = Keystore(str(tmp_path / "node" / "credentials"))
+    assert device(*ca, "--token-file", a_token_file(server, tmp_path)).code == 0
+    first = keystore.holder()
+    server.now = NOW + 91 * DAY
+
+    assert device(*ca, "--token-file", a_token_file(server, tmp_path)).code == 0
+
+    second = keystore.holder()
+    assert first is not None
+    assert second is not None
+    assert first.key.public_key() == second.key.public_key()
+    assert second.not_after > first.not_after
 
 
 @pytest.mark.parametrize(
