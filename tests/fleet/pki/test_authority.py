@@ -38,12 +38,21 @@ def test_a_certificate_names_its_holder_and_openssl_verifies_it(tmp_path: Path, 
     other = "sslclient" if role == SERVER else "sslserver"
     assert "certificate purpose" in openssl(*checked, "-purpose", other, str(tmp_path / "it.pem"), check=False)
     text = openssl("x509", "-in", str(tmp_path / "it.pem"), "-noout", "-text")
-    for wanted in (f"URI:{principal.uri}", "ecdsa-with-SHA256", "CA:FALSE", "prime256v1", "Digital Signature"):
+    for wanted in (f"URI:{principal.uri}", "ecdsa-with-SHA256", "CA:FALSE", "prime256v1"):
         assert wanted in text
+    assert key_usage(text) == "Digital Signature"
+    authoritys = openssl("x509", "-in", str(tmp_path / "ca.pem"), "-noout", "-text")
+    assert key_usage(authoritys) == "Certificate Sign, CRL Sign"
+    assert "CA:TRUE, pathlen:0" in authoritys
     serial = openssl("x509", "-in", str(tmp_path / "it.pem"), "-noout", "-serial").strip()
     assert serial == f"serial={issued.serial}"
     assert int(issued.serial, 16).bit_length() > 96
     authority.close()
+
+
+def key_usage(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    return lines[lines.index("X509v3 Key Usage: critical") + 1]
 
 
 def test_validity_allows_for_late_clocks_and_ends_with_the_authority(tmp_path: Path) -> None:
