@@ -44,6 +44,11 @@ def test_a_certificate_names_its_holder_and_openssl_verifies_it(tmp_path: Path, 
     authoritys = openssl("x509", "-in", str(tmp_path / "ca.pem"), "-noout", "-text")
     assert key_usage(authoritys) == "Certificate Sign, CRL Sign"
     assert "CA:TRUE, pathlen:0" in authoritys
+    for critical, names in (
+        (True, ("Basic Constraints", "Key Usage")),
+        (False, ("Extended Key Usage", "Alternative Name")),
+    ):
+        assert all((f"{name}: critical" in text) is critical for name in names)
     serial = openssl("x509", "-in", str(tmp_path / "it.pem"), "-noout", "-serial").strip()
     assert serial == f"serial={issued.serial}"
     assert int(issued.serial, 16).bit_length() > 96

@@ -185,6 +185,20 @@ def test_a_replaced_nodes_place_is_taken_by_another_key_once(served: SecuredServ
     refused(exchange(client, enrol_request(csr(token=token))), codes.FORBIDDEN, "used up")
 
 
+def test_the_device_that_a_token_replaces_stands_in_the_revocation_list(served: SecuredServed) -> None:
+    client = served.secure_client()
+    assert exchange(client, enrol_request(csr(token=a_token(served)))).is_success
+    (old,) = served.authority.register.of(PUMP)
+
+    assert exchange(client, enrol_request(csr(token=a_token(served, node_id="pump-7", replaces=True)))).is_success
+
+    assert old.serial in openssl("crl", "-in", f"{served.authority.directory}/crl.pem", "-noout", "-text")
+    exchange(client, enrol_request(csr()))
+    assert decide(served, action="accept", node_id="pump-7", replace=True).code == codes.CHANGED
+    text = openssl("crl", "-in", f"{served.authority.directory}/crl.pem", "-noout", "-text")
+    assert text.count("Superseded") == 2
+
+
 def test_a_key_whose_certificate_was_revoked_gets_none_again(served: SecuredServed) -> None:
     client, key = served.secure_client(), make_key()
     assert exchange(client, enrol_request(csr(token=a_token(served), key=key))).is_success
