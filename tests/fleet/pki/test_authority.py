@@ -130,6 +130,8 @@ def test_revoking_goes_by_name_and_number_and_once(tmp_path: Path) -> None:
         two[1].serial: "revoked",
         old.serial: "expired",
     }
+    with pytest.raises(UsageError, match="is no reason"):
+        authority.revoke(two, AT + 12, "whim")
     for role, name in ((NODE, "nobody"), ("serial", "ABCD"), (OPERATOR, "pump-7")):
         with pytest.raises(NotFoundError):
             authority.find(role, name, AT)

@@ -118,6 +118,12 @@ def test_it_tells_that_something_changed_whoever_did_it(tmp_path: Path) -> None:
         one.close()
 
 
+def test_what_was_committed_is_on_the_disk(tmp_path: Path) -> None:
+    authority = an_authority(tmp_path)
+    assert authority.register._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    authority.close()
+
+
 def test_what_is_raised_within_a_change_undoes_it(tmp_path: Path) -> None:
     authority = an_authority(tmp_path)
 
