@@ -1,7 +1,7 @@
 """URIs taken apart and put together, with the examples of RFC 7252 §6."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minicoap.codec.uri import CoapUri, format_path, format_uri, is_ip_literal, parse_uri
@@ -96,13 +96,17 @@ def test_whatever_options_can_hold_comes_back_from_a_uri(path: list[str], query:
     assert parse_uri(format_uri(uri)) == expected
 
 
+@example("coap://%50")
 @given(st.text() | st.text(alphabet="coap:/[]@%25.?#&0").map(lambda text: "coap://" + text))
 def test_any_text_is_a_uri_or_wrong_use(text: str) -> None:
     try:
         parsed = parse_uri(text)
     except UsageError:
         return
-    assert parse_uri(format_uri(parsed)) == parsed
+    # §6.4 lowers the host before it decodes it: a capital that was percent-encoded stays, and names the same host.
+    again = parse_uri(format_uri(parsed))
+    assert again._replace(host="") == parsed._replace(host="")
+    assert again.host.lower() == parsed.host.lower()
 
 
 def test_path_alone_is_encoded_for_a_link() -> None:
