@@ -117,6 +117,9 @@ class BlockServer:
             key = _key(request)
             kept = self._kept.get(key) or self._kept.get((_SHARED, *key[1:]))
             if kept is not None and kept.is_current:
+                refused = self._site.refusal(request)
+                if refused is not None:
+                    return refused
                 kept.touched = request.now
                 if mask & 1 << SIZE2 or block2.offset >= kept.size:
                     return self._slice(request, kept.response, kept.source, block2)
@@ -206,6 +209,9 @@ class BlockServer:
                 upload = opened
         if upload is None:
             return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"the blocks before this one are missing")  # §2.9.2
+        if block.number and (refused := self._site.refusal(request)) is not None:
+            self._drop(self._uploads, key)
+            return refused
         upload.touched = request.now
         if block.offset != upload.offset:
             if block.more and block.offset + size == upload.offset:

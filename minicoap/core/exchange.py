@@ -422,8 +422,9 @@ class Exchanges:
     def run(self, request: Request) -> Union[Response, Deferred]:
         """Have the resource's handler answer a request that had been answered before, for a notification."""
         try:
-            resource = self._site.route(request)
-            return resource if isinstance(resource, Response) else resource.handlers[request.code](request)
+            # Whoever asked first may not be allowed to any more: that is no matter of the others.
+            resource = self._site.find(request)
+            return Response(codes.NOT_FOUND) if resource is None else resource.handlers[request.code](request)
         except OptionError as error:
             return Response(error.code, str(error).encode())
         except Exception:  # noqa: BLE001  the boundary to a user's handlers, as above

@@ -19,9 +19,13 @@ CoroutineHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 AnyHandler = Union[Handler, CoroutineHandler]
 OpenSink = Callable[[Request], Union[Sink, Response]]
 WriteBlock = Callable[[Request, int, bool], Union[Response, Deferred]]
+Guard = Callable[[Request, Optional["Resource"]], Optional[Response]]
+"""Says whether a request may go on to the resource that its path leads to, None if to none: None, or the refusal."""
 
 _CONDITIONAL = 1 << IF_MATCH | 1 << IF_NONE_MATCH
 _CACHED_PATHS = 1024  # spellings of paths whose normalised form is kept
+_CACHED_SEGMENTS = 16  # of longer ones it is not: nobody needs them, and a flood of them would fill the memory
+_CACHED_LENGTH = 512  # characters, likewise
 WELL_KNOWN_CORE = (".well-known", "core")
 
 
@@ -149,10 +153,16 @@ class Site:
     With `lenient_paths` a path is understood however a client spells it: slashes within one option, empty segments, a
     trailing slash, percent-encoding; a ``..`` that comes of it is answered 4.00. Without, Uri-Path is taken literally,
     as RFC 7252 §6.4 has it.
+
+    `guard` decides who may do what: it is called for each request once its path, however spelled, has led to a
+    resource or to none, before anything about that is told and before a body is taken in; the blocks that follow the
+    first one of a body, sent or received, are asked about too. What it returns is the answer. Observers are asked about
+    when they register; to end an observation later is up to whoever ends what allowed it.
     """
 
-    def __init__(self, *resources: Resource, lenient_paths: bool = False) -> None:
+    def __init__(self, *resources: Resource, lenient_paths: bool = False, guard: Optional[Guard] = None) -> None:
         self._lenient = lenient_paths
+        self._guard = guard
         self._resources: list[Resource] = []
         self._static: dict[tuple[str, ...], Resource] = {}
         self._templates: list[Resource] = []
@@ -205,13 +215,15 @@ class Site:
         """
         options = request.options
         path = options.path
-        resource = self._static.get(path)
-        if resource is None:
-            resource = self._find(path, request)
-            if resource is None:
-                # §5.8: a method nobody knows is refused as such, wherever it was meant for
-                return Response(codes.NOT_FOUND if request.code in codes.METHOD_NAMES else codes.METHOD_NOT_ALLOWED)
+        resource = self._static.get(path) or self._find(path, request)
+        if self._guard is not None:
+            refused = self._guard(request, resource)
+            if refused is not None:
+                return refused
         code = request.code
+        if resource is None:
+            # §5.8: a method nobody knows is refused as such, wherever it was meant for
+            return Response(codes.NOT_FOUND if code in codes.METHOD_NAMES else codes.METHOD_NOT_ALLOWED)
         if code not in resource.handlers and (resource.upload is None or code != codes.PUT):
             return Response(codes.METHOD_NOT_ALLOWED)
         mask = options.mask
@@ -226,6 +238,18 @@ class Site:
             if age is None or age > resource.fresh:
                 return request.challenge()
         return resource
+
+    def find(self, request: Request) -> Optional[Resource]:
+        """Return what the path of `request` leads to, its template's variables filled in, whoever asks.
+
+        For requests that `route` let pass before, on behalf of those who observe. Raises OptionError like `route`.
+        """
+        path = request.options.path
+        return self._static.get(path) or self._find(path, request)
+
+    def refusal(self, request: Request) -> Optional[Response]:
+        """Return the guard's answer to a request that goes on with what was begun, a further block; None to go on."""
+        return None if self._guard is None else self._guard(request, self.find(request))
 
     def _find(self, path: tuple[str, ...], request: Request) -> Optional[Resource]:
         if self._lenient:
@@ -246,9 +270,10 @@ class Site:
             known = tuple(segment for segment in _unquote("/".join(path)).split("/") if segment)
             if ".." in known:
                 raise OptionError("the path leads upwards", codes.BAD_REQUEST)
-            if len(self._normalised) >= _CACHED_PATHS:
-                self._normalised.clear()
-            self._normalised[path] = known
+            if len(path) <= _CACHED_SEGMENTS and sum(map(len, path)) <= _CACHED_LENGTH:
+                if len(self._normalised) >= _CACHED_PATHS:
+                    self._normalised.clear()
+                self._normalised[path] = known
         return known
 
     def _well_known_core(self, request: Request) -> Response:
