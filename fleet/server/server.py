@@ -77,7 +77,7 @@ class Server:
         services = Services(
             config, ledger=ledger, clock=clock, entropy=entropy, facts=facts, artifacts=store, servers=servers
         )
-        site = Site(lenient_paths=True)
+        site = Site(lenient_paths=True, guard=services.access.guard)
         parts: list[Part] = [
             HealthResource(services),
             NodesResource(services),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Callable
 
+from fleet.host.addresses import is_loopback
 from fleet.host.clock import Clock
 from fleet.host.facts import Facts
+from fleet.server.access import Access
 from fleet.server.artifacts import ArtifactStore
 from fleet.server.commands import Command, Outcome
 from fleet.server.config import ServerConfig
@@ -41,6 +43,7 @@ class Services:
         self.artifacts = artifacts
         self.servers = servers
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
+        self.access = Access(trusts_plain=config.insecure or is_loopback(config.host), wall=clock.wall)
         self.series = Series(ledger.record_series)
         self.presences = Presences(config.health_interval, self.series)
         self.waiting = Waiting()

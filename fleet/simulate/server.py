@@ -53,7 +53,9 @@ class SimulatedServer:
         self.lives = 0
         self.on_start: Callable[[], None] = lambda: None
         self._world = world
-        self._config = ServerConfig(host="server", data_dir=DATA_DIR, push=push, health_interval=HEALTH_INTERVAL)
+        self._config = ServerConfig(
+            host="server", data_dir=DATA_DIR, push=push, health_interval=HEALTH_INTERVAL, insecure=True
+        )
         self._ledger: Optional[MemoryLedger] = None
         self._is_up = False
         self._posted_until = 0.0

@@ -69,6 +69,9 @@ class HealthResource:
     def _put(self, request: Request) -> Response:
         arguments(request)
         report = parse_health(request.payload, request.content_format)
+        refused = self._services.access.refuses_node(request, report.node_id)
+        if refused is not None:
+            return refused
         presence = self._services.presences.find(report.node_id)
         if presence is None:
             return _unknown(request, report.node_id)
@@ -82,6 +85,9 @@ class HealthResource:
         arguments(request)
         is_cbor = request.content_format == CBOR
         node_id, patch = parse_health_patch(request.payload, CBOR if is_cbor else JSON)
+        refused = self._services.access.refuses_node(request, node_id)
+        if refused is not None:
+            return refused
         presence = self._services.presences.find(node_id)
         if presence is None:
             return _unknown(request, node_id)

@@ -50,10 +50,13 @@ class NodesResource:
             Resource("/nodes/{id}/health", get=guarded(self._health), content_formats=FORMATS, observable=True),
         ]
 
-    def _register(self, request: Request) -> Deferred:
+    def _register(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)
         services = self._services
         registration = parse_registration(request.payload, request.content_format)
+        refused = services.access.refuses_node(request, registration.node_id)
+        if refused is not None:
+            return refused
         at = services.at()
 
         def registered(request: Request, outcome: Outcome) -> Response:

@@ -82,6 +82,13 @@ class UpdatesResource:
     def _post(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)
         wanted = parse_update_request(request.payload, request.content_format)
+        access = self._services.access
+        if isinstance(wanted, ReportRequest):
+            refused = access.refuses_node(request, wanted.node_id)
+        else:
+            refused = access.refuses_steering(request)
+        if refused is not None:
+            return refused
         if isinstance(wanted, ReportRequest):
             return self._report(request, wanted)
         if isinstance(wanted, CreateRequest):

@@ -13,8 +13,10 @@ from fleet.server.server import Server
 from fleet.server.store.memory import MemoryLedger, MemoryStore
 from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR, JSON
+from minicoap.codec.message import CON, Message, Options
+from minicoap.codec.options import CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint
 from minicoap.core.endpoint import EndpointCore
-from minicoap.core.request import Request, Response
+from minicoap.core.request import Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import CoapError
 from minicoap.simulate.world import Host, World
@@ -35,7 +37,7 @@ class Served:
         self.world = World(0, trace=10_000)
         self.store = MemoryStore()
         self.files = MemoryFiles()
-        self.config = ServerConfig(*SERVER, DATA, **{"artifact_quota": QUOTA, **settings})
+        self.config = ServerConfig(*SERVER, DATA, **{"artifact_quota": QUOTA, "insecure": True, **settings})
         self.host = self.world.host(SERVER)
         self.actions: list[str] = []
         self.server: Server
@@ -72,6 +74,22 @@ class Served:
         return True
 
     # What tests need again and again
+
+    def answer(
+        self, path: Path, code: int, uri_path: Sequence[str], query: Sequence[str], arguments: dict[str, Any]
+    ) -> Response:
+        """What the server answers to a request that came over `path`, whatever lies below that."""
+        items = [(URI_PATH, segment.encode()) for segment in uri_path]
+        items += [(URI_QUERY, argument.encode()) for argument in query]
+        if "content_format" in arguments:
+            items.append((CONTENT_FORMAT, encode_uint(arguments["content_format"])))
+        message = Message(CON, code, 1, b"t", Options(items), arguments.get("payload", b""))
+        answer = self.server.endpoint._exchanges.request_received(message, path, self.world.now)
+        if isinstance(answer, Response):
+            return answer
+        assert self.world.run_until(lambda: answer.response is not None)
+        assert answer.response is not None
+        return answer.response
 
     def ask(self, method: int, path: str, body: Any = None, **arguments: Any) -> Response:
         return self.client.ask(method, path, body, **arguments)

@@ -249,7 +249,7 @@ def test_other_formats_and_methods_are_refused(served: SecuredServed) -> None:
     assert exchange(client, request._replace(content_format=JSON)).code == codes.UNSUPPORTED_CONTENT_FORMAT
     assert exchange(client, request._replace(content_format=None)).code == codes.UNSUPPORTED_CONTENT_FORMAT
     assert exchange(client, request._replace(accept=JSON)).code == codes.NOT_ACCEPTABLE
-    assert exchange(client, request._replace(code=codes.PUT)).code == codes.METHOD_NOT_ALLOWED
+    assert exchange(client, request._replace(code=codes.PUT)).code == codes.UNAUTHORIZED
 
 
 def test_a_request_made_by_openssl_enrols(served: SecuredServed, tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_nobody_renews_what_is_not_theirs(served: SecuredServed) -> None:
     node = enrolled(served)
     served.world.run_for(60 * DAY)
 
-    refused(exchange(served.secure_client(), renew_request(csr())), codes.FORBIDDEN)
+    refused(exchange(served.secure_client(), renew_request(csr())), codes.UNAUTHORIZED)
     refused(exchange(node, renew_request(csr("pump-8"))), codes.FORBIDDEN)
     refused(exchange(node, renew_request(csr("pump-7", role=OPERATOR))), codes.FORBIDDEN)
     stranger = served.secure_client(Principal(NODE, "pump-8"))

@@ -8,7 +8,7 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.codec.message import Options
-from minicoap.codec.options import BLOCK1, BLOCK2, URI_PATH, encode_uint
+from minicoap.codec.options import BLOCK1, BLOCK2, URI_PATH
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import Block
 from minicoap.core.parameters import Limits
@@ -46,7 +46,7 @@ def a_site(door: Door) -> Site:
 def a_request(code: int, *path: str, block: Optional[tuple[int, Block]] = None, payload: bytes = b"") -> Request:
     items = [(URI_PATH, segment.encode()) for segment in path]
     if block is not None:
-        items.append((block[0], encode_uint(block[1].encode())))
+        items.append((block[0], block[1].encode()))
     return Request(code, PATH, Options(items), payload, 0.0)
 
 
@@ -105,7 +105,7 @@ def test_long_paths_are_understood_but_not_kept():
 
     for number in range(100):
         site.route(a_request(codes.GET, *["s"] * 1000, str(number)))
-        site.route(a_request(codes.GET, "%" + "s" * 1000 + str(number)))
+        site.route(a_request(codes.GET, *["s" * 200] * 3, str(number)))
 
     assert len(site._normalised) == 0
     assert site.canonical(("a%2F7",)) == ("a", "7")
