@@ -160,10 +160,9 @@ class Fleet:
         """A job's status; each page has the job's state and counts, and some of its nodes."""
 
         def fetch(after: Optional[str]) -> Awaitable[Answer[StatusAnswer]]:
-            body: Document = {"action": "status", "job_id": job_id}
-            if after is not None:
-                body["after"] = after
-            return self._ask(codes.POST, ("updates",), StatusAnswer, body)
+            # By GET, which viewers may use too, and not by the action of POST /updates.
+            query = () if after is None else (f"after={after}",)
+            return self._ask(codes.GET, ("updates", job_id, "status"), StatusAnswer, query=query)
 
         return _pages(fetch)
 

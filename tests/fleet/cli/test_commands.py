@@ -365,7 +365,7 @@ def test_a_jobs_status_shows_each_node_and_what_it_printed(fake, fleet):
     waiting = {"state": "waiting", "waiting_for": "a trusted clock"}
     loading = {"state": "downloading", "bytes_done": 512, "bytes_total": 1024}
     first = {**status("running", a=failed), "counts": {"failed": 1, "waiting": 1, "downloading": 1}, "next": "x"}
-    fake.say("POST", "/updates", first, status("running", b=waiting, c=loading))
+    fake.say("GET", "/updates/abc123/status", first, status("running", b=waiting, c=loading))
 
     lines = fleet("updates", "status", "abc123").out.splitlines()
 
