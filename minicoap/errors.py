@@ -64,6 +64,10 @@ class PathError(NetworkError):
         self.error = error
 
 
+class SecurityError(NetworkError, OSError):
+    """DTLS could not be agreed on, or has ended: the text says why, and what to do where that is known."""
+
+
 class StorageError(CoapError):
     """The caller's own source or sink of a body failed; `error` is its OSError."""
 

@@ -115,11 +115,15 @@ class EndpointCore:
         server.message_received(message, path, now)
 
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
-        """End everything under way with the peer at `path` by a PathError."""
+        """End everything under way with the peer at `path`, by a PathError unless `error` says itself what it is."""
         peer = self._peers.find(path)
         if peer is None:
             return
-        failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
+        failure: NetworkError
+        if isinstance(error, NetworkError):
+            failure = error
+        else:
+            failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
         self._exchanges.observers.remove_all(peer, now)
         exchanges = list(peer.exchanges.values())  # not those that are begun because of the failure
         self._reliability.fail_all(peer, failure, now)

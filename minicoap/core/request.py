@@ -42,9 +42,14 @@ Path = tuple[Any, ...]
 
 
 class SecurePath(tuple[Any, ...]):
-    """A path below which a security layer knows the other side; `identity` is who that is."""
+    """A path below which a security layer knows the other side; `identity` is who that is.
+
+    It stays the same while the other side keeps its session, wherever that comes from: its members are where it came
+    from first, `address` where it is now.
+    """
 
     identity: Identity = ANONYMOUS
+    address: Path = ()
 
 
 _UNDERSTOOD = (

@@ -1,0 +1,417 @@
+"""DTLS 1.2 (RFC 6347) by OpenSSL over memory: datagrams go in and come out, nothing here touches a socket.
+
+A `Dtls` holds the two contexts, one for each role, and answers the first hello of a client without keeping anything:
+one connection serves for all of them, until a client has brought back its cookie and takes that connection with it
+(RFC 6347 §4.2.1). A `DtlsSession` is one association, from its first hello to its last alert. OpenSSL measures the time
+of its own repetitions itself; `DtlsSession.timeout` says how long until then.
+
+The suites are all authenticated encryption: ChaCha20-Poly1305 first, whose records are 29 bytes longer than what they
+carry, against the 37 of AES-GCM; and TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8, which RFC 7252 §9.1.3.3 demands. OpenSSL takes
+that one for too weak unless its security level is 0; what level 1 forbids besides (weak signatures) is refused here.
+
+A session is resumed by a ticket (RFC 5077), which the client keeps: a server remembers nothing of those who have left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Callable, Optional
+
+from minicoap.core.entropy import Entropy
+from minicoap.core.request import Path
+from minicoap.errors import UsageError
+from minicoap.security.credentials import (
+    INSTALL,
+    Certificate,
+    Credentials,
+    certificate_facts,
+    date_objection,
+    is_weak,
+)
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL, crypto
+
+SUITES = (
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-CCM8",
+)
+MTU = 1232  # bytes of a handshake's datagrams: what IPv6 carries everywhere, less its headers
+RECORD_HEADER = 13  # bytes (RFC 6347 §4.1)
+LARGEST_RECORD = RECORD_HEADER + 16384 + 2048
+
+HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
+
+_COOKIE_SECONDS = 60  # a cookie is good for at least so long, and for at most twice that
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: dates are looked at here
+_NO_REVOCATION_LIST = 3  # X509_V_ERR_UNABLE_TO_GET_CRL: this issuer has given us none
+_CONTENT_HANDSHAKE = 22
+_CLIENT_HELLO = 1
+_RANDOM = slice(27, 59)  # behind record header, handshake header and version
+
+WallClock = Callable[[], Optional[float]]
+"""Returns UTC seconds since 1970, or None while nobody can say."""
+
+
+def hello_random(datagram: bytes) -> Optional[bytes]:
+    """Return the random value of a datagram that begins with a client's hello; None for any other (RFC 6347 §4.3.2)."""
+    if len(datagram) < 59 or datagram[0] != _CONTENT_HANDSHAKE or datagram[3:5] != b"\0\0" or datagram[13] != 1:
+        return None
+    return datagram[_RANDOM]
+
+
+class Dtls:
+    """Makes sessions out of `credentials`; `wall` tells the time that certificates are held against."""
+
+    def __init__(self, credentials: Credentials, entropy: Entropy, wall: WallClock) -> None:
+        try:
+            from OpenSSL import SSL
+        except ImportError as error:
+            raise UsageError(INSTALL) from error
+        self.ssl = SSL
+        self._credentials = credentials
+        self._wall = wall
+        self._secret = entropy.token(32)
+        self._hello_from: Path = ()
+        self._hello_slot = 0
+        self._generation = 0
+        self._listener: Optional[SSL.Connection] = None
+        self._build()
+
+    def _build(self) -> None:
+        credentials = self._credentials
+        self._generation = credentials.generation
+        self._client = self._context(self.ssl.VERIFY_PEER)
+        self._listener = None
+        mode = self.ssl.VERIFY_PEER
+        if credentials.require_certificate:
+            mode |= self.ssl.VERIFY_FAIL_IF_NO_PEER_CERT
+        self._server = self._context(mode)
+
+    def refresh(self) -> None:
+        """Make the next sessions by what the credentials are now; tickets of earlier ones become worthless."""
+        if self._generation != self._credentials.generation:
+            self._build()
+
+    def listen(self, data: bytes, path: Path, now: float) -> tuple[list[bytes], Optional[DtlsSession]]:
+        """Take a client's hello; return what is to be answered, and a session if it brought a cookie of ours."""
+        self.refresh()
+        listener = self._listener
+        if listener is None:
+            if not self._credentials.chain:
+                return [], None  # whoever has no certificate cannot be a server
+            listener = self._listener = self._connection(self._server)
+            listener.set_accept_state()
+        self._hello_from, self._hello_slot = path, int(now // _COOKIE_SECONDS)
+        listener.bio_write(data)
+        try:
+            listener.DTLSv1_listen()
+        except self.ssl.WantReadError:
+            return _drain(listener), None
+        except self.ssl.Error:
+            self._listener = None
+            return [], None
+        self._listener = None
+        session = DtlsSession(self, listener, None)
+        session.proceed()
+        return session.datagrams(), session
+
+    def connect(self, host: str, resume: Optional[SSL.Session] = None) -> DtlsSession:
+        """Begin a session with the server at `host`, whose certificate has to fit; `resume` is from an earlier one."""
+        self.refresh()
+        credentials = self._credentials
+        if not (credentials.trust or credentials.fingerprint):
+            raise UsageError("no server can be believed: give the certificates of authorities, or a fingerprint")
+        connection = self._connection(self._client)
+        connection.set_connect_state()
+        if resume is not None and resume._context is self._client:
+            connection.set_session(resume)
+        session = DtlsSession(self, connection, host)
+        session.proceed()
+        return session
+
+    def _connection(self, context: SSL.Context) -> SSL.Connection:
+        connection = self.ssl.Connection(context, None)
+        connection.set_ciphertext_mtu(MTU)
+        return connection
+
+    def _context(self, mode: int) -> SSL.Context:
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from OpenSSL import crypto
+
+        ssl = self.ssl
+        credentials = self._credentials
+        context: SSL.Context = ssl.Context(ssl.DTLS_METHOD)
+        context.set_min_proto_version(0xFEFD)
+        context.set_max_proto_version(0xFEFD)
+        context.set_cipher_list((":".join(SUITES) + ":@SECLEVEL=0").encode())
+        context.set_options(
+            ssl.OP_CIPHER_SERVER_PREFERENCE
+            | ssl.OP_NO_RENEGOTIATION
+            | ssl.OP_NO_COMPRESSION
+            | ssl.OP_NO_QUERY_MTU
+            | ssl.OP_COOKIE_EXCHANGE
+        )
+        context.set_mode(ssl.MODE_RELEASE_BUFFERS)
+        context.set_tmp_ecdh(ec.SECP256R1())
+        context.set_session_cache_mode(ssl.SESS_CACHE_OFF)
+        context.set_session_id(b"minicoap")
+        context.set_verify(mode, self._verified)
+        context.set_cookie_generate_callback(lambda _: self._cookie(self._hello_slot))
+        context.set_cookie_verify_callback(lambda _, cookie: self._is_ours(cookie))
+        if credentials.key is not None:
+            context.use_certificate(credentials.chain[0])
+            for certificate in credentials.chain[1:]:
+                context.add_extra_chain_cert(certificate)
+            context.use_privatekey(credentials.key)
+        store = context.get_cert_store()
+        assert store is not None
+        for certificate in credentials.trust:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
+        for revoked in credentials.revoked:
+            store.add_crl(revoked)
+        flags = crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL if credentials.revoked else 0
+        store.set_flags(flags | _NO_CHECK_TIME | crypto.X509StoreFlags.PARTIAL_CHAIN)
+        return context
+
+    def _cookie(self, slot: int) -> bytes:
+        text = repr((slot, tuple(self._hello_from))).encode()
+        return hmac.new(self._secret, text, hashlib.sha256).digest()[:16]
+
+    def _is_ours(self, cookie: bytes) -> bool:
+        slots = (self._hello_slot, self._hello_slot - 1)
+        return any(hmac.compare_digest(cookie, self._cookie(slot)) for slot in slots)
+
+    def _verified(self, connection: SSL.Connection, x509: crypto.X509, error: int, depth: int, is_fine: int) -> bool:
+        """OpenSSL's verdict on one certificate of a chain, from the authority's down to the party's own."""
+        session = connection.get_app_data()
+        if error == _NO_REVOCATION_LIST:
+            return True
+        is_pinned = session.host is not None and bool(self._credentials.fingerprint)
+        if error and not is_pinned:
+            session.refuse(_verify_error(error))
+            return False
+        certificate = x509.to_cryptography()
+        if depth:
+            if is_pinned:
+                return True
+            is_root = certificate.subject == certificate.issuer
+            objection = "its signature is too weak" if is_weak(certificate) and not is_root else None
+            objection = objection or date_objection(
+                certificate.not_valid_before_utc.timestamp(),
+                certificate.not_valid_after_utc.timestamp(),
+                self._wall(),
+            )
+        elif is_weak(certificate) and not is_pinned:
+            objection = "its signature is too weak"
+        else:
+            session.certificate = certificate_facts(certificate)
+            objection = self.objection(session.certificate, session.host)
+        if objection is not None:
+            session.refuse(objection)
+        return objection is None
+
+    def objection(self, certificate: Certificate, host: Optional[str]) -> Optional[str]:
+        """Return what speaks against the party of `certificate`; `host` is where a server was asked, None a client."""
+        if host is None:
+            return self._credentials.objection(certificate, self._wall())
+        return self._credentials.server_objection(certificate, host, self._wall())
+
+    def is_trusted(self, session: DtlsSession) -> bool:
+        """Whether an authority of ours has issued the party's certificate and not taken it back since; dates aside."""
+        from OpenSSL import crypto
+
+        self.refresh()
+        leaf = session.connection.get_peer_certificate()
+        if leaf is None:
+            return True
+        store = self._server.get_cert_store()
+        assert store is not None
+        try:
+            crypto.X509StoreContext(store, leaf, session.connection.get_peer_cert_chain()).verify_certificate()
+        except crypto.X509StoreContextError as error:
+            return bool(error.errors[0] == _NO_REVOCATION_LIST)
+        return True
+
+
+class DtlsSession:
+    """One association. `host` is where the server was asked, None if we are the server.
+
+    `state` goes from HANDSHAKE to OPEN to CLOSED; `reason` says why it was closed if not by either side's wish.
+    `certificate` is the other side's, None if it has shown none. `random` is the client's, which tells one handshake
+    from the next; `key` is the same for a session and those that resume it.
+    """
+
+    __slots__ = ("_dtls", "_message", "certificate", "connection", "host", "key", "random", "reason", "state")
+
+    def __init__(self, dtls: Dtls, connection: SSL.Connection, host: Optional[str]) -> None:
+        self._dtls = dtls
+        self._message = ""
+        self.connection = connection
+        self.host = host
+        self.state = HANDSHAKE
+        self.reason = ""
+        self.certificate: Optional[Certificate] = None
+        self.random = b""
+        self.key = b""
+        connection.set_app_data(self)
+
+    def refuse(self, objection: str) -> None:
+        """Say why the other side's certificate is not accepted; the first word counts."""
+        self._message = self._message or objection
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """Take a datagram; return the messages that were in it. What is forged, repeated or too old is none."""
+        if self.state == CLOSED or len(data) > LARGEST_RECORD:
+            return []
+        self.connection.bio_write(data)
+        if self.state == HANDSHAKE and not self.proceed():
+            return []
+        return self._read()
+
+    def proceed(self) -> bool:
+        """Go on with the handshake as far as possible; whether it is complete."""
+        ssl = self._dtls.ssl
+        connection = self.connection
+        try:
+            connection.do_handshake()
+        except ssl.WantReadError:
+            self.random = self.random or connection.client_random() or b""
+            return False
+        except ssl.Error as error:
+            self._fail(error)
+            return False
+        self.random = connection.client_random() or b""
+        self.key = hashlib.sha256(connection.master_key() or b"").digest()[:16]
+        if self.certificate is None:  # resumed: OpenSSL has the certificate from then, and did not ask about it
+            peer = connection.get_peer_certificate(as_cryptography=True)
+            if peer is not None:
+                self.certificate = certificate_facts(peer)
+                objection = self._dtls.objection(self.certificate, self.host)
+                if objection is not None:
+                    self.state = OPEN
+                    self.close()
+                    self.reason = f"certificate refused: {objection}"
+                    return False
+        self.state = OPEN
+        return True
+
+    def _read(self) -> list[bytes]:
+        ssl = self._dtls.ssl
+        connection = self.connection
+        messages: list[bytes] = []
+        while True:
+            try:
+                messages.append(connection.recv(LARGEST_RECORD))
+            except ssl.WantReadError:
+                return messages
+            except ssl.ZeroReturnError:  # close_notify, which is answered by ours (RFC 5246 §7.2.1)
+                self.close()
+                return messages
+            except ssl.Error as error:
+                self._fail(error)
+                return messages
+
+    def send(self, message: bytes) -> bool:
+        """Protect and send `message`; False if it is longer than a record can be or the session is not open."""
+        if self.state != OPEN:
+            return False
+        ssl = self._dtls.ssl
+        try:
+            self.connection.send(message)
+        except ssl.WantReadError:
+            return False
+        except ssl.Error as error:
+            if len(message) <= 16384:
+                self._fail(error)
+            return False
+        return True
+
+    def datagrams(self) -> list[bytes]:
+        """Return what is to be sent, and forget it."""
+        return _drain(self.connection)
+
+    def timeout(self) -> Optional[float]:
+        """Return in how many seconds `repeat` is due; None if nothing is waited for."""
+        return self.connection.DTLSv1_get_timeout() if self.state == HANDSHAKE else None
+
+    def repeat(self) -> None:
+        """Send again what has remained without an answer, if it is time (RFC 6347 §4.2.4)."""
+        try:
+            self.connection.DTLSv1_handle_timeout()
+        except self._dtls.ssl.Error as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """Say good-bye; the session may be resumed (RFC 5246 §7.2.1)."""
+        if self.state == OPEN:
+            try:
+                self.connection.shutdown()
+            except self._dtls.ssl.Error as error:
+                self._fail(error)
+        self.drop()
+
+    def drop(self) -> None:
+        """End it without a word; it may be resumed unless it failed."""
+        if self.state == OPEN:
+            # Or OpenSSL takes it for broken off, and forbids its resumption.
+            self.connection.set_shutdown(self._dtls.ssl.SENT_SHUTDOWN | self._dtls.ssl.RECEIVED_SHUTDOWN)
+        self.state = CLOSED
+
+    def resumable(self) -> Optional[SSL.Session]:
+        """Return what `Dtls.connect` takes to resume this session, as a client."""
+        return self.connection.get_session()
+
+    def _fail(self, error: SSL.Error) -> None:
+        self.state = CLOSED
+        if self._message:
+            self.reason = f"certificate refused: {self._message}"
+        else:
+            texts = [str(part[-1]) for part in error.args[0]] if error.args else []
+            self.reason = texts[-1] if texts else "broken off"
+        if self.certificate is not None and self.host is not None:
+            self.reason += f" (fingerprint {self.certificate.fingerprint})"
+
+
+def _verify_error(number: int) -> str:
+    return _VERIFY_ERRORS.get(number, f"OpenSSL's verification error {number}")
+
+
+_VERIFY_ERRORS = {
+    2: "its issuer is not known",
+    7: "its signature is wrong",
+    18: "it is signed by itself",
+    19: "it comes from another authority",
+    20: "it comes from an authority that is not trusted",
+    21: "it comes from an authority that is not trusted",
+    23: "it has been revoked",
+    24: "its issuer is no authority",
+    26: "it is not meant for this use",
+}
+
+
+def _drain(connection: SSL.Connection) -> list[bytes]:
+    """Return what OpenSSL has written, records joined in datagrams of at most MTU bytes."""
+    written = b""
+    from OpenSSL.SSL import WantReadError
+
+    while True:
+        try:
+            written += connection.bio_read(65536)
+        except WantReadError:
+            break
+    if len(written) <= MTU:
+        return [written] if written else []
+    datagrams: list[bytes] = []
+    begin = at = 0
+    while at < len(written):
+        end = at + RECORD_HEADER + int.from_bytes(written[at + 11 : at + 13], "big")
+        if end - begin > MTU and at > begin:
+            datagrams.append(written[begin:at])
+            begin = at
+        at = end
+    datagrams.append(written[begin:])
+    return datagrams

@@ -1,0 +1,549 @@
+"""CoAP over DTLS (RFC 7252 §9.1) as a machine around a machine: datagrams on one side, messages on the other.
+
+What is inside sees a `SecurePath` where a message came by DTLS: it is the name of an *association*, and stays the same
+when the other side moves and resumes its session from another address, so that observations and exchanges go on. An
+association has one open *channel*, a session at an address, and perhaps another that is to follow it. A server's
+association begins with its channel and ends with it; a client's is named by where it leads to, opens a channel when
+there is something to send, and another if nothing is heard on that: at the first repetition of a confirmable message
+(RFC 7252 §4.2) it resumes its session, because a router in between may have forgotten the way back, or the server us.
+
+Everything is bounded by `SecurityLimits`. Nothing at all is kept of a client that has not shown to be where it says.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, NamedTuple, Optional, Protocol
+
+from minicoap.core.entropy import Entropy
+from minicoap.core.identity import ANONYMOUS
+from minicoap.core.machine import DatagramMachine
+from minicoap.core.request import Path, SecurePath
+from minicoap.core.timers import Timer, Timers
+from minicoap.errors import SecurityError, UsageError
+from minicoap.security.credentials import Certificate, Credentials
+from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, Dtls, WallClock, hello_random
+
+logger = logging.getLogger(__name__)
+
+# First bytes: DTLS content types and what RFC 7983 leaves for others of its kind; CoAP begins with 0x40 to 0x7F.
+_DTLS_FIRST, _DTLS_LAST = 20, 63
+_SWEEP = 30.0  # seconds between looks for what is idle or expired
+_UNHEARD = 64  # confirmable messages remembered as unanswered, per association
+_CONFIRMABLE = 0x40  # first byte, token length aside
+
+
+class SecurityLimits(NamedTuple):
+    """How many sessions are kept, and how long. Each overflow has the answer named beside it."""
+
+    sessions: int = 1024  # about 80 KiB each; further ones push out the one that was silent for longest
+    anonymous_sessions: int = 64  # of those, clients without a certificate; the same among themselves
+    half_open: int = 256  # handshakes under way, after the cookie; further ones push out the oldest
+    queued: int = 64  # messages per association that wait for its handshake; further ones are lost
+    handshake_timeout: float = 60.0  # seconds a handshake may take
+    idle_lifetime: float = 86_400.0  # seconds without a message after which a session is closed
+
+
+class Session(Protocol):
+    """One DTLS association as `SecureMachine` needs it; see `minicoap.security.dtls.DtlsSession`."""
+
+    state: str
+    reason: str
+    certificate: Optional[Certificate]
+    random: bytes
+    key: bytes
+
+    def receive(self, data: bytes) -> list[bytes]: ...
+    def send(self, message: bytes) -> bool: ...
+    def datagrams(self) -> list[bytes]: ...
+    def timeout(self) -> Optional[float]: ...
+    def repeat(self) -> None: ...
+    def close(self) -> None: ...
+    def drop(self) -> None: ...
+    def resumable(self) -> Any: ...
+
+
+class Engine(Protocol):
+    """What makes sessions; see `minicoap.security.dtls.Dtls`."""
+
+    def refresh(self) -> None: ...
+    def listen(self, data: bytes, path: Path, now: float) -> tuple[list[bytes], Optional[Session]]: ...
+    def connect(self, host: str, resume: Any) -> Session: ...
+    def is_trusted(self, session: Any) -> bool: ...
+    def objection(self, certificate: Certificate, host: Optional[str]) -> Optional[str]: ...
+
+
+class _Server(NamedTuple):
+    """The last member of a client's path: which server is to be at that address."""
+
+    host: str
+
+
+class _Channel:
+    """A session at an address."""
+
+    __slots__ = ("address", "association", "session", "timer")
+
+    def __init__(self, address: Path, session: Session, association: Optional[_Association]) -> None:
+        self.address = address
+        self.session = session
+        self.association = association  # a server's only when the handshake is complete
+        self.timer: Optional[Timer] = None
+
+
+class _Association:
+    """One party: what is inside knows it as `path`."""
+
+    __slots__ = ("channel", "following", "host", "key", "path", "queue", "resume", "touched", "unheard")
+
+    def __init__(self, path: SecurePath, host: Optional[str], now: float) -> None:
+        self.path = path
+        self.host = host  # of the server; None if we are the server
+        self.key = b""  # by which a client of ours is known when it resumes its session
+        self.touched = now
+        self.channel: Optional[_Channel] = None
+        self.following: Optional[_Channel] = None
+        self.queue: list[bytes] = []
+        self.resume: Any = None
+        self.unheard: dict[bytes, None] = {}
+
+
+class SecureMachine:
+    """Runs `inner` over DTLS, and over plain CoAP beside it on the same socket; client and server at once.
+
+    `wall` returns UTC seconds, or None as long as that is not known; then no certificate is too old or too young. It is
+    asked for every handshake, and every half minute for the sessions that are open. Unless `serves_plain`, requests
+    that come without DTLS are not answered; what is asked of others without it still is. Clients make a path by
+    `path_to` and hand it to `inner`. Raises UsageError if pyOpenSSL is not installed.
+    """
+
+    def __init__(
+        self,
+        inner: DatagramMachine,
+        credentials: Credentials,
+        entropy: Entropy,
+        wall: WallClock,
+        *,
+        limits: SecurityLimits = SecurityLimits(),  # noqa: B008  immutable
+        serves_plain: bool = False,
+        engine: Optional[Engine] = None,
+    ) -> None:
+        self.inner = inner
+        self.serves_plain = serves_plain
+        self._credentials = credentials
+        self._limits = limits
+        self._engine: Engine = engine if engine is not None else Dtls(credentials, entropy, wall)
+        self._outbox: list[tuple[bytes, Path]] = []
+        self._timers = Timers()
+        self._sweep: Optional[Timer] = None
+        self._now = 0.0
+        self._count = 0
+        self._channels: dict[Path, list[_Channel]] = {}  # by address
+        self._half_open: dict[_Channel, None] = {}  # in the order of their start
+        self._associations: dict[Path, _Association] = {}  # in the order of last use
+        self._anonymous: dict[Path, None] = {}  # those of them that have no certificate, in the same order
+        self._by_key: dict[bytes, _Association] = {}  # clients of ours
+
+    # DatagramMachine
+
+    def datagram_received(self, data: bytes, path: Path, now: float) -> None:
+        """Take a datagram from `path`, of DTLS or of plain CoAP: the first byte tells (RFC 7983)."""
+        if data and _DTLS_FIRST <= data[0] <= _DTLS_LAST:
+            self.record_received(data, path, now)
+        elif self.serves_plain or not _asks(data):
+            self.inner.datagram_received(data, path, now)
+
+    def record_received(self, data: bytes, path: Path, now: float) -> None:
+        """Take a datagram from `path`, where nothing but DTLS is spoken."""
+        self._now = now
+        if not data or not _DTLS_FIRST <= data[0] <= _DTLS_LAST:
+            return
+        channels = self._channels.get(path)
+        random = hello_random(data)
+        if random is not None:
+            for channel in channels or ():
+                if channel.session.random == random:  # repeated by the client or the network, or replayed
+                    if channel.session.state == HANDSHAKE:
+                        self._feed(channel, data, now)
+                    return
+            self._hello(data, path, now)
+        elif channels is not None:
+            for channel in channels[:]:  # forged to all but one of them, which drop it
+                self._feed(channel, data, now)
+
+    def path_failed(self, path: Path, error: OSError, now: float) -> None:
+        """Pass on what the operating system reported of an address: handshakes end, sessions bear it."""
+        self._now = now
+        self.inner.path_failed(path, error, now)
+        for channel in self._channels.get(path, [])[:]:
+            association = channel.association
+            if channel.session.state == HANDSHAKE:
+                self._remove(channel)
+                if association is not None:
+                    self._gave_up(association, error, now)
+            elif association is not None:
+                self.inner.path_failed(association.path, error, now)
+
+    def datagrams_to_send(self) -> list[tuple[bytes, Path]]:
+        """Return what is to be sent, and forget it."""
+        while messages := self.inner.datagrams_to_send():
+            for data, path in messages:
+                if path.__class__ is SecurePath:
+                    self._send(data, path, self._now)
+                else:
+                    self._outbox.append((data, path))
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def next_timeout(self) -> Optional[float]:
+        """When the earliest timer is due, of the machine inside or of a handshake."""
+        ours = self._timers.next_deadline()
+        theirs = self.inner.next_timeout()
+        if ours is None or theirs is None:
+            return theirs if ours is None else ours
+        return min(ours, theirs)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due, inside and here."""
+        self._now = now
+        self._timers.run(now)
+        when = self.inner.next_timeout()
+        if when is not None and when <= now:
+            self.inner.handle_timeout(now)
+
+    # What others ask of it
+
+    def path_to(self, address: Path, host: str) -> SecurePath:
+        """Return the path to the server at `address` whose certificate has to be one of `host`."""
+        path = SecurePath((*address, _Server(host)))
+        path.address = address
+        return path
+
+    def credentials_changed(self, now: float) -> None:
+        """Go by the credentials as they are now: sessions with those who are not believed any more are closed."""
+        self._now = now
+        self._engine.refresh()
+        self._check_all(now, self._engine.is_trusted)
+
+    def close(self, now: float) -> None:
+        """Say good-bye to everybody, once `inner` has nothing more to send."""
+        self._outbox += self.datagrams_to_send()
+        for association in list(self._associations.values()):
+            for channel in (association.channel, association.following):
+                if channel is not None:
+                    channel.session.close()
+                    self._remove(channel)
+        for channel in list(self._half_open):
+            self._remove(channel)
+        self._associations.clear()
+        self._anonymous.clear()
+        self._by_key.clear()
+
+    def end(self, path: Path, reason: str, now: float) -> None:
+        """Close the session of `path`, if there is one."""
+        self._now = now
+        association = self._associations.get(path)
+        if association is not None:
+            self._end(association, SecurityError(reason), now)
+
+    def footprint(self) -> dict[str, int]:
+        """Say what is kept."""
+        return {
+            "half_open": len(self._half_open),
+            "channels": sum(len(channels) for channels in self._channels.values()),
+            "associations": len(self._associations),
+            "anonymous": len(self._anonymous),
+            "timers": len(self._timers),
+        }
+
+    # Handshakes
+
+    def _hello(self, data: bytes, address: Path, now: float) -> None:
+        answers, session = self._engine.listen(data, address, now)
+        self._outbox += [(answer, address) for answer in answers]
+        if session is None:
+            return
+        for channel in self._channels.get(address, [])[:]:
+            if channel in self._half_open and channel.association is None:
+                self._remove(channel)  # its client began anew
+        self._begin(_Channel(address, session, None), now)
+
+    def _begin(self, channel: _Channel, now: float) -> None:
+        if len(self._half_open) >= self._limits.half_open:
+            oldest = next(iter(self._half_open))
+            oldest.session.drop()
+            self._remove(oldest)
+            if oldest.association is not None:
+                self._gave_up(oldest.association, SecurityError("too many handshakes are under way"), now)
+        self._half_open[channel] = None
+        self._channels.setdefault(channel.address, []).append(channel)
+        deadline = now + self._limits.handshake_timeout
+        self._arm(channel, deadline, now)
+
+    def _arm(self, channel: _Channel, deadline: float, now: float) -> None:
+        wait = channel.session.timeout()
+        when = deadline if wait is None else min(deadline, now + wait)
+
+        def due(when: float) -> None:
+            self._now = when
+            if when >= deadline:
+                channel.session.drop()
+                channel.session.reason = f"no agreement within {self._limits.handshake_timeout:g} s"
+            else:
+                channel.session.repeat()
+            self._flush(channel)
+            if channel.session.state == CLOSED:
+                self._failed(channel, when)
+            else:
+                self._arm(channel, deadline, when)
+
+        channel.timer = self._timers.at(when, due)
+
+    def _feed(self, channel: _Channel, data: bytes, now: float) -> None:
+        session = channel.session
+        was = session.state
+        messages = session.receive(data)
+        self._flush(channel)
+        if was == HANDSHAKE and session.state == OPEN:
+            self._opened(channel, now)
+        association = channel.association
+        if association is not None and messages:
+            self._heard(association, now)
+            for message in messages:
+                self.inner.datagram_received(message, association.path, now)
+        if session.state == CLOSED:
+            if was == HANDSHAKE:
+                self._failed(channel, now)
+            else:
+                self._closed(channel, now)
+
+    def _opened(self, channel: _Channel, now: float) -> None:
+        session = channel.session
+        self._half_open.pop(channel, None)
+        if channel.timer is not None:
+            channel.timer.cancel()
+        association = channel.association
+        identity = ANONYMOUS if session.certificate is None else session.certificate.identity
+        if association is None:
+            association = self._by_key.get(session.key)
+            if association is None:
+                association = self._admit(channel, now)
+            channel.association = association
+        former = association.channel
+        association.channel, association.following = channel, None
+        association.path.identity = identity
+        association.path.address = channel.address
+        if former is not None and former is not channel:
+            former.session.drop()
+            self._remove(former)
+        self._heard(association, now)
+        if association.host is not None:
+            association.resume = session.resumable()
+            waiting, association.queue = association.queue, []
+            for message in waiting:
+                session.send(message)
+            self._flush(channel)
+        if self._sweep is None:
+            self._sweep = self._timers.at(now + _SWEEP, self._sweep_due)
+
+    def _admit(self, channel: _Channel, now: float) -> _Association:
+        """Make a new client of ours known, in the place of whom its address belonged to."""
+        for other in self._channels.get(channel.address, [])[:]:
+            former = other.association
+            if other is not channel and former is not None and former.host is None:
+                self._end(former, SecurityError("another session has taken its place"), now)
+        is_anonymous = channel.session.certificate is None
+        if is_anonymous and len(self._anonymous) >= self._limits.anonymous_sessions:
+            self._evict(self._associations[next(iter(self._anonymous))], now)
+        if len(self._associations) >= self._limits.sessions:
+            self._evict(next(iter(self._associations.values())), now)
+        self._count += 1
+        path = SecurePath((*channel.address, f"dtls {self._count}"))
+        association = self._associations[path] = _Association(path, None, now)
+        association.key = channel.session.key
+        self._by_key[association.key] = association
+        if is_anonymous:
+            self._anonymous[path] = None
+        return association
+
+    def _failed(self, channel: _Channel, now: float) -> None:
+        """A handshake has come to nothing."""
+        self._remove(channel)
+        association = channel.association
+        reason = channel.session.reason
+        if association is None:
+            logger.info("DTLS handshake with %s port %s failed: %s", channel.address[0], channel.address[1], reason)
+            return
+        association.resume = None
+        where = f"{association.host} at {channel.address[0]} port {channel.address[1]}"
+        self._gave_up(association, SecurityError(f"no DTLS session with {where}: {reason}{_remedy(reason)}"), now)
+
+    def _gave_up(self, association: _Association, error: OSError, now: float) -> None:
+        association.following = None
+        association.queue.clear()
+        if association.channel is None:
+            self._forget(association)
+        self.inner.path_failed(association.path, error, now)
+
+    # Sessions
+
+    def _send(self, data: bytes, path: Path, now: float) -> None:
+        association = self._associations.get(path)
+        if association is None:
+            if not isinstance(path[-1], _Server):
+                self.inner.path_failed(path, SecurityError("its DTLS session has ended"), now)
+                return
+            association = self._reach(path, now)
+        channel = association.channel
+        if channel is not None:
+            if channel.session.send(data):
+                self._flush(channel)
+            elif channel.session.state == CLOSED:
+                self._closed(channel, now)
+            if association.host is None:
+                return
+            if not self._is_unheard(association, data) or association.following is not None:
+                return
+        if data not in association.queue and len(association.queue) < self._limits.queued:
+            association.queue.append(data)
+        if association.following is None:
+            self._connect(association, now)
+
+    def _reach(self, path: Path, now: float) -> _Association:
+        if len(self._associations) >= self._limits.sessions:
+            self._evict(next(iter(self._associations.values())), now)
+        assert isinstance(path, SecurePath)
+        association = self._associations[path] = _Association(path, path[-1].host, now)
+        return association
+
+    def _connect(self, association: _Association, now: float) -> None:
+        assert association.host is not None
+        try:
+            session = self._engine.connect(association.host, association.resume)
+        except UsageError as error:
+            self._gave_up(association, SecurityError(str(error)), now)
+            return
+        channel = association.following = _Channel(association.path[:-1], session, association)
+        self._begin(channel, now)
+        self._flush(channel)
+
+    @staticmethod
+    def _is_unheard(association: _Association, data: bytes) -> bool:
+        """Whether `data` is a confirmable message that was sent before, with nothing heard since."""
+        if data[0] & 0xF0 != _CONFIRMABLE:
+            return False
+        header = data[:4]
+        if header in association.unheard:
+            return True
+        if len(association.unheard) < _UNHEARD:
+            association.unheard[header] = None
+        return False
+
+    def _heard(self, association: _Association, now: float) -> None:
+        association.touched = now
+        association.unheard.clear()
+        path = association.path
+        associations = self._associations
+        if associations.pop(path, None) is not None:
+            associations[path] = association
+            if path in self._anonymous:
+                del self._anonymous[path]
+                self._anonymous[path] = None
+
+    def _closed(self, channel: _Channel, now: float) -> None:
+        """A session that was open has ended, by the other side's wish or by an alert."""
+        self._remove(channel)
+        association = channel.association
+        if association is None or association.channel is not channel:
+            return
+        association.channel = None
+        reason = channel.session.reason
+        if association.host is None:
+            self._end(
+                association, SecurityError(f"the DTLS session has ended: {reason or 'closed by the client'}"), now
+            )
+        elif reason:
+            association.resume = None
+
+    def _evict(self, association: _Association, now: float) -> None:
+        self._end(association, SecurityError("its DTLS session had to make room for another"), now)
+
+    def _end(self, association: _Association, error: SecurityError, now: float) -> None:
+        for channel in (association.channel, association.following):
+            if channel is not None:
+                channel.session.close()
+                self._flush(channel)
+                self._remove(channel)
+        association.channel = association.following = None
+        self._forget(association)
+        self.inner.path_failed(association.path, error, now)
+
+    def _forget(self, association: _Association) -> None:
+        self._associations.pop(association.path, None)
+        self._anonymous.pop(association.path, None)
+        if self._by_key.get(association.key) is association:
+            del self._by_key[association.key]
+
+    def _remove(self, channel: _Channel) -> None:
+        self._half_open.pop(channel, None)
+        if channel.timer is not None:
+            channel.timer.cancel()
+        channels = self._channels.get(channel.address)
+        if channels is not None and channel in channels:
+            channels.remove(channel)
+            if not channels:
+                del self._channels[channel.address]
+
+    def _flush(self, channel: _Channel) -> None:
+        address = channel.address
+        self._outbox += [(datagram, address) for datagram in channel.session.datagrams()]
+
+    def _sweep_due(self, now: float) -> None:
+        self._now = now
+        self._sweep = None
+        idle = now - self._limits.idle_lifetime
+        for association in list(self._associations.values()):
+            if association.touched > idle:
+                break
+            self._end(association, SecurityError("its DTLS session was not used for too long"), now)
+        self._check_all(now, lambda session: True)
+        if self._associations:
+            self._sweep = self._timers.at(now + _SWEEP, self._sweep_due)
+
+    def _check_all(self, now: float, is_trusted: Callable[[Session], bool]) -> None:
+        """Close the sessions whose other side is not to be believed any more."""
+        for association in list(self._associations.values()):
+            channel = association.channel
+            certificate = None if channel is None else channel.session.certificate
+            if channel is None or certificate is None:
+                continue
+            objection = self._engine.objection(certificate, association.host)
+            is_pinned = association.host is not None and bool(self._credentials.fingerprint)
+            if objection is None and (is_pinned or is_trusted(channel.session)):
+                continue
+            association.resume = None
+            reason = objection or "its certificate is not trusted any more"
+            self._end(association, SecurityError(f"the DTLS session was closed: {reason}"), now)
+
+
+def _asks(data: bytes) -> bool:
+    """Whether `data` is a message that would be answered without having been asked for: a request, a ping."""
+    return len(data) >= 2 and data[1] < 32 and not data[0] & 0x20
+
+
+def _remedy(reason: str) -> str:
+    for part, remedy in _REMEDIES.items():
+        if part in reason:
+            return f"; {remedy}"
+    return ""
+
+
+_REMEDIES = {
+    "unknown ca": "the server does not trust the authority of our certificate",
+    "handshake failure": "the server wants a certificate, or has no suite or curve in common with us",
+    "expired": "renew the certificate, or set the clock",
+    "not trusted": "give its authority's certificate, or pin its fingerprint",
+    "another authority": "give its authority's certificate, or pin its fingerprint",
+    "signed by itself": "give its authority's certificate, or pin its fingerprint",
+    "certificate required": "the server wants a certificate",
+}
