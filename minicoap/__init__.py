@@ -55,9 +55,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minicoap.asyncio.credentials import load_credentials, reload_credentials
     from minicoap.asyncio.endpoint import Endpoint
     from minicoap.asyncio.entropy import SystemEntropy
     from minicoap.asyncio.files import FileSink, FileSource
+    from minicoap.asyncio.secure import SecureShell
     from minicoap.asyncio.udp import UdpShell, open_socket
     from minicoap.codec import codes, contentformats, options
     from minicoap.codec.linkformat import Link, format_links, parse_links
@@ -81,9 +83,12 @@ if TYPE_CHECKING:
         PeerError,
         RequestTimeout,
         ResetError,
+        SecurityError,
         StorageError,
         UsageError,
     )
+    from minicoap.security.credentials import Credentials
+    from minicoap.security.sessions import SecureMachine, SecurityLimits
 
 # Where the names are, below `minicoap`.
 _PLACES = {
@@ -113,6 +118,13 @@ _PLACES = {
     "Source": "core.body",
     "TransferState": "core.body",
     "Cache": "core.cache",
+    "Credentials": "security.credentials",
+    "SecureMachine": "security.sessions",
+    "SecureShell": "asyncio.secure",
+    "SecurityError": "errors",
+    "SecurityLimits": "security.sessions",
+    "load_credentials": "asyncio.credentials",
+    "reload_credentials": "asyncio.credentials",
     "EndpointCore": "core.endpoint",
     "DatagramMachine": "core.machine",
     "Observation": "core.observe_client",
@@ -143,6 +155,7 @@ __all__ = [
     "ClientSink",
     "CoapError",
     "CoapUri",
+    "Credentials",
     "DatagramMachine",
     "Deferred",
     "Endpoint",
@@ -165,6 +178,10 @@ __all__ = [
     "ResetError",
     "Resource",
     "Response",
+    "SecureMachine",
+    "SecureShell",
+    "SecurityError",
+    "SecurityLimits",
     "Sink",
     "Site",
     "Source",
@@ -180,10 +197,12 @@ __all__ = [
     "encode",
     "format_links",
     "format_uri",
+    "load_credentials",
     "open_socket",
     "options",
     "parse_links",
     "parse_uri",
+    "reload_credentials",
 ]
 
 

@@ -23,7 +23,8 @@ def load_credentials(
     Raises StorageError where one cannot be read, UsageError for what cannot be used.
     """
     names = {"certificate": certificate, "key": key, "trust": trust, "revoked": revoked}
-    return Credentials(**{name: _read(file) for name, file in names.items() if file is not None}, **arguments)
+    pem: dict[str, Any] = {name: _read(file) for name, file in names.items() if file is not None}
+    return Credentials(**pem, **arguments)
 
 
 def reload_credentials(credentials: Credentials, **files: str) -> None:

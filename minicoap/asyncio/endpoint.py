@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from inspect import iscoroutinefunction
-from typing import Any, Callable, Optional, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 
 from minicoap.asyncio.addresses import resolve_all, resolve_local
 from minicoap.asyncio.directory import register
@@ -36,8 +36,14 @@ from minicoap.errors import (
     PathError,
     PeerError,
     RequestTimeout,
+    SecurityError,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from minicoap.asyncio.secure import SecureShell
+    from minicoap.security.credentials import Credentials
+    from minicoap.security.sessions import SecurityLimits
 
 _REACHED = 1024  # names whose working address is remembered
 
@@ -55,6 +61,9 @@ class Endpoint:
     `Limits`); with a `cache`, fresh responses are not asked for again. Every request returns a `Response`, whatever its
     code: 4.xx and 5.xx are responses. Raised are UsageError for what cannot work, PathError, RequestTimeout and other
     NetworkErrors where no answer came, PeerError for one that broke the protocol, StorageError where a file failed.
+    With `credentials` it speaks `coaps` too, as a client and as a server (see `minicoap.security.credentials`);
+    `security_limits` bound its sessions. SecurityError is raised where they cannot be agreed on.
+
     Cancelling the task that waits for a request ends the request. Of a host's several addresses the next is tried where
     one cannot be reached.
     """
@@ -66,14 +75,20 @@ class Endpoint:
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = Limits(),  # noqa: B008  immutable
         cache: Optional[Cache] = None,
+        credentials: Optional[Credentials] = None,
+        security_limits: Optional[SecurityLimits] = None,
     ) -> None:
         self.core = EndpointCore(SystemEntropy(), site=site, parameters=parameters, limits=limits, cache=cache)
+        self._credentials = credentials
+        self._security_limits = security_limits
+        self._secure: Optional[SecureShell] = None  # made with the first socket, if there are credentials
         self._shell: Optional[UdpShell] = None
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._observations: dict[Observation, None] = {}
         self._asking: dict[Answers, None] = {}  # requests to groups that are under way
-        self._reached: dict[tuple[str, int], Path] = {}  # which of a name's addresses answered
+        self._reached: dict[tuple[str, str, int], Path] = {}  # which of a name's addresses answered
+        self._local: dict[str, UdpShell] = {}  # what is served, by scheme
         self._is_closed = False
         for resource in self.core.site.resources:
             for code, handler in resource.handlers.items():
@@ -100,18 +115,22 @@ class Endpoint:
             for observation in list(self._observations):
                 observation.cancel(asyncio.get_running_loop().time())
             self._shell.wake()  # a last word to the servers, sent once
+            if self._secure is not None:
+                self._secure.close()
             self._shell.close()
 
     async def serve(self, uri: str) -> None:
         """Bind to the host and port of `uri`, such as ``coap://127.0.0.1:5683``; port 0 takes any free one.
 
         ``coap://[::]`` serves all addresses of the machine, ``coap://0.0.0.0`` all of IPv4. Has to come before the
-        first request, which would bind the socket otherwise. Raises PathError if the address is taken or not here.
+        first request, which would bind the socket otherwise. With credentials ``coaps://127.0.0.1:5684`` is served as
+        well, or instead: call it twice for both. Raises PathError if the address is taken or not here.
         """
-        target = _parse(uri)
+        target = self._parse(uri)
         if target.path or target.query:
             raise UsageError(f"{uri}: an endpoint serves a host and port; paths belong to the site's resources")
-        if self._shell is not None:
+        is_bound = target.scheme in self._local or (self._shell is not None and not self._local)
+        if self._is_closed or is_bound or (self._local and self._credentials is None):
             raise UsageError("the endpoint is bound already; call serve before the first request")
         loop = asyncio.get_running_loop()
         family, address = await resolve_local(target.host, target.port, loop)
@@ -119,7 +138,10 @@ class Endpoint:
             sock = open_socket(family, address)
         except OSError as error:
             raise PathError(f"cannot serve {uri}: {error.strerror}", error) from error
-        self._shell = UdpShell(self.core, sock, loop)
+        shell = self._run(sock, target.scheme)
+        self._local[target.scheme] = shell
+        if self._shell is None:
+            self._shell = shell
 
     async def join(self, uri: str, *, interface: Optional[str] = None) -> None:
         """Become a member of the group of `uri`, such as ``coap://224.0.1.187``, and answer what it is asked.
@@ -128,22 +150,34 @@ class Endpoint:
         of the one to listen on, in a URI also ``coap://[ff02::fd%25eth0]``. Comes after `serve`, whose address answers
         are sent from. Raises PathError where the system cannot, UsageError for what is no group.
         """
-        target = _parse(uri)
+        target = self._parse(uri)
         if self._shell is None:
             raise UsageError("call serve first: answers to a group's requests come from there")
         join(self.core, self._shell, target, interface)
 
     @property
     def local_uri(self) -> str:
-        """Where the endpoint is bound, with the port it really has. Raises UsageError before it is bound."""
+        """Where the endpoint is bound, with the port it really has: the first of `local_uris`."""
+        return self.local_uris[0]
+
+    @property
+    def local_uris(self) -> list[str]:
+        """Where the endpoint is bound, in the order of `serve`. Raises UsageError before it is bound."""
         if self._shell is None:
             raise UsageError("the endpoint is not bound yet")
-        host, port = self._shell.local_address[:2]
-        return format_uri(CoapUri("coap", host, port)).rstrip("/")
+        bound = self._local or {"coap": self._shell}
+        return [format_uri(CoapUri(scheme, *shell.local_address[:2])).rstrip("/") for scheme, shell in bound.items()]
+
+    def credentials_changed(self) -> None:
+        """Go by the credentials as they are after `Credentials.change`: who is not believed any more is cut off."""
+        if self._secure is not None:
+            self._secure.credentials_changed()
 
     def wake(self) -> None:
         """Send what the core has to send: due after each call to `core`, or to a `Deferred`, from outside a handler."""
-        if self._shell is not None:
+        if self._secure is not None:
+            self._secure.wake()
+        elif self._shell is not None:
             self._shell.wake()
 
     async def get(self, uri: str, **arguments: Any) -> Response:
@@ -258,7 +292,7 @@ class Endpoint:
         seconds: PathError, RequestTimeout or another CoapError, as `request` does, which says what the other arguments
         are. With `sink`, a function that returns a `ClientSink`, each body goes into one of its own.
         """
-        target = _parse(uri)
+        target = self._parse(uri)
         items = list(options)
         if not is_ip_literal(target.host):
             items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
@@ -384,7 +418,7 @@ class Endpoint:
         options: Iterable[tuple[int, bytes]] = (),
         **arguments: Any,
     ) -> Response:
-        target = _parse(uri)
+        target = self._parse(uri)
         items = list(options)
         if not is_ip_literal(target.host):
             items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
@@ -438,7 +472,9 @@ class Endpoint:
             "duration": duration,
         }
         answers: Answers = asyncio.Queue()
-        members = ask(self.core, self._open(), _parse(uri), interface, code, answers, arguments)
+        if self._parse(uri).scheme != "coap":
+            raise UsageError(f"{uri}: DTLS protects no groups (RFC 7252 §9.1); ask over coap")
+        members = ask(self.core, self._open(), self._parse(uri), interface, code, answers, arguments)
         self._asking[answers] = None
         try:
             async for member in members:
@@ -473,7 +509,7 @@ class Endpoint:
         (seconds) until the endpoint is closed or the returned object's `stop(now)` called. Raises PeerError if the
         directory refuses, NetworkErrors if it cannot be reached, UsageError for what no directory takes.
         """
-        target = _parse(uri)
+        target = self._parse(uri)
         if target.path or target.query:
             raise UsageError(f"{uri}: simple registration goes to a host; the path is /.well-known/rd")
         shell = self._open()
@@ -491,14 +527,14 @@ class Endpoint:
         def begin(path: Path, done: Callable[[Union[bool, CoapError]], None], now: float) -> None:
             self.core.try_token_length(path, length, done, now)
 
-        return cast(bool, await self._outcome_anywhere(codes.GET, _parse(uri), self._open(), begin))
+        return cast(bool, await self._outcome_anywhere(codes.GET, self._parse(uri), self._open(), begin))
 
     async def ping(self, uri: str, *, timeout: Optional[float] = None) -> float:
         """Ask the endpoint of `uri` for a sign of life (RFC 7252 §4.3) and return the seconds that it took.
 
         Raises RequestTimeout after `timeout` seconds, or after the usual repetitions of a confirmable message.
         """
-        target = _parse(uri)
+        target = self._parse(uri)
         shell = self._open()
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -516,15 +552,37 @@ class Endpoint:
         if self._is_closed:
             raise UsageError("the endpoint is closed")
         if self._shell is None:
-            self._shell = UdpShell(self.core, _open_for_all(), asyncio.get_running_loop(), serves=False)
+            self._shell = self._run(_open_for_all(), "", serves=False)
         return self._shell
+
+    def _run(self, sock: socket.socket, scheme: str, *, serves: bool = True) -> UdpShell:
+        """Run the core on `sock`, with DTLS under it if there are credentials; requests of `scheme` are served."""
+        loop = asyncio.get_running_loop()
+        if self._credentials is None:
+            return UdpShell(self.core, sock, loop, serves=serves)
+        if self._secure is None:
+            from minicoap.asyncio.secure import SecureShell
+            from minicoap.security.sessions import SecurityLimits
+
+            limits = self._security_limits or SecurityLimits()
+            self._secure = SecureShell(self.core, self._credentials, loop, limits=limits)
+        return self._secure.listen(sock, scheme, serves=serves)
+
+    def _parse(self, uri: str) -> CoapUri:
+        target = parse_uri(uri)
+        if target.scheme == "coaps" and self._credentials is None:
+            raise UsageError(f"{uri}: coaps needs credentials: Endpoint(credentials=Credentials(...))")
+        return target
 
     async def _addresses(self, target: CoapUri, shell: UdpShell) -> list[Path]:
         """Return where `target` may be: where it was the last time, then the rest."""
         if not target.port:
             raise UsageError("a request cannot go to port 0")
         paths = await resolve_all(target.host, target.port, shell.family, asyncio.get_running_loop())
-        reached = self._reached.get((target.host, target.port))
+        if target.scheme == "coaps":
+            assert self._secure is not None  # there are credentials, and the socket is open
+            paths = [self._secure.path_to(path, target.host) for path in paths]
+        reached = self._reached.get(target[:3])
         return list(dict.fromkeys((reached, *paths))) if reached in paths else paths
 
     async def _outcome_anywhere(
@@ -543,7 +601,7 @@ class Endpoint:
             started = loop.time()
             try:
                 outcome = await self._outcome(target, shell, path, begin)
-            except (PathError, RequestTimeout) as error:
+            except (PathError, RequestTimeout, SecurityError) as error:
                 may_repeat = isinstance(error, PathError) or code in SAFE
                 if not paths or not may_repeat or self.core.has_answered(path, started):
                     raise
@@ -551,7 +609,7 @@ class Endpoint:
             if has_choice:
                 if len(self._reached) >= _REACHED:
                     self._reached.clear()
-                self._reached[target.host, target.port] = path
+                self._reached[target[:3]] = path
             return outcome
 
     async def _outcome(
@@ -609,13 +667,6 @@ class Endpoint:
             return deferred
 
         return handle
-
-
-def _parse(uri: str) -> CoapUri:
-    target = parse_uri(uri)
-    if target.scheme != "coap":
-        raise UsageError(f"{uri}: this endpoint speaks coap only")
-    return target
 
 
 def _placed(error: CoapError, target: CoapUri) -> CoapError:

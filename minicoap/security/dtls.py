@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 
 from minicoap.core.entropy import Entropy
 from minicoap.core.request import Path
@@ -46,8 +46,13 @@ LARGEST_RECORD = RECORD_HEADER + 16384 + 2048
 HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
 
 _COOKIE_SECONDS = 60  # a cookie is good for at least so long, and for at most twice that
-_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: dates are looked at here
-_NO_REVOCATION_LIST = 3  # X509_V_ERR_UNABLE_TO_GET_CRL: this issuer has given us none
+_NO_AUTO_CHAIN = 8  # SSL_MODE_NO_AUTO_CHAIN: an authority's certificate is not sent to those who have it
+# What OpenSSL finds and does not decide. X509_V_ERR_UNABLE_TO_GET_CRL: this issuer has given us no list. Then dates,
+# which are held against our own clock (X509_V_ERR_CERT_NOT_YET_VALID, CERT_HAS_EXPIRED), and those of a list, which
+# goes on to hold until there is a newer one (X509_V_ERR_CRL_NOT_YET_VALID, CRL_HAS_EXPIRED).
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
+_DATES = (9, 10)
+_LISTS = (3, 11, 12)
 _CONTENT_HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _RANDOM = slice(27, 59)  # behind record header, handshake header and version
@@ -84,6 +89,12 @@ class Dtls:
     def _build(self) -> None:
         credentials = self._credentials
         self._generation = credentials.generation
+        from OpenSSL import crypto
+
+        self._anchors = crypto.X509Store()
+        self._anchors.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN | _NO_CHECK_TIME)
+        for certificate in credentials.trust:
+            self._anchors.add_cert(crypto.X509.from_cryptography(certificate))
         self._client = self._context(self.ssl.VERIFY_PEER)
         self._listener = None
         mode = self.ssl.VERIFY_PEER
@@ -115,7 +126,7 @@ class Dtls:
             self._listener = None
             return [], None
         self._listener = None
-        session = DtlsSession(self, listener, None)
+        session = DtlsSession(self, listener, None, int.from_bytes(data[5:11], "big") - 1)
         session.proceed()
         return session.datagrams(), session
 
@@ -155,7 +166,7 @@ class Dtls:
             | ssl.OP_NO_QUERY_MTU
             | ssl.OP_COOKIE_EXCHANGE
         )
-        context.set_mode(ssl.MODE_RELEASE_BUFFERS)
+        context.set_mode(ssl.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
         context.set_tmp_ecdh(ec.SECP256R1())
         context.set_session_cache_mode(ssl.SESS_CACHE_OFF)
         context.set_session_id(b"minicoap")
@@ -174,7 +185,7 @@ class Dtls:
         for revoked in credentials.revoked:
             store.add_crl(revoked)
         flags = crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL if credentials.revoked else 0
-        store.set_flags(flags | _NO_CHECK_TIME | crypto.X509StoreFlags.PARTIAL_CHAIN)
+        store.set_flags(flags | crypto.X509StoreFlags.PARTIAL_CHAIN)
         return context
 
     def _cookie(self, slot: int) -> bytes:
@@ -188,10 +199,10 @@ class Dtls:
     def _verified(self, connection: SSL.Connection, x509: crypto.X509, error: int, depth: int, is_fine: int) -> bool:
         """OpenSSL's verdict on one certificate of a chain, from the authority's down to the party's own."""
         session = connection.get_app_data()
-        if error == _NO_REVOCATION_LIST:
+        if error in _LISTS:
             return True
         is_pinned = session.host is not None and bool(self._credentials.fingerprint)
-        if error and not is_pinned:
+        if error and error not in _DATES and not is_pinned:
             session.refuse(_verify_error(error))
             return False
         certificate = x509.to_cryptography()
@@ -228,13 +239,18 @@ class Dtls:
         leaf = session.connection.get_peer_certificate()
         if leaf is None:
             return True
-        store = self._server.get_cert_store()
-        assert store is not None
+        chain = session.connection.get_peer_cert_chain()
         try:
-            crypto.X509StoreContext(store, leaf, session.connection.get_peer_cert_chain()).verify_certificate()
-        except crypto.X509StoreContextError as error:
-            return bool(error.errors[0] == _NO_REVOCATION_LIST)
-        return True
+            issuers = crypto.X509StoreContext(self._anchors, leaf, chain).get_verified_chain()[1:]
+        except crypto.X509StoreContextError:
+            return False
+        return not any(
+            revoked.issuer == issuer.to_cryptography().subject
+            and revoked.is_signature_valid(cast(Any, issuer.to_cryptography().public_key()))
+            and revoked.get_revoked_certificate_by_serial_number(certificate.get_serial_number()) is not None
+            for certificate, issuer in zip([leaf, *issuers], issuers)
+            for revoked in self._credentials.revoked
+        )
 
 
 class DtlsSession:
@@ -245,10 +261,11 @@ class DtlsSession:
     from the next; `key` is the same for a session and those that resume it.
     """
 
-    __slots__ = ("_dtls", "_message", "certificate", "connection", "host", "key", "random", "reason", "state")
+    __slots__ = ("_dtls", "_message", "_shift", "certificate", "connection", "host", "key", "random", "reason", "state")
 
-    def __init__(self, dtls: Dtls, connection: SSL.Connection, host: Optional[str]) -> None:
+    def __init__(self, dtls: Dtls, connection: SSL.Connection, host: Optional[str], shift: int = 0) -> None:
         self._dtls = dtls
+        self._shift = shift
         self._message = ""
         self.connection = connection
         self.host = host
@@ -332,7 +349,8 @@ class DtlsSession:
 
     def datagrams(self) -> list[bytes]:
         """Return what is to be sent, and forget it."""
-        return _drain(self.connection)
+        datagrams = _drain(self.connection)
+        return [_renumber(datagram, self._shift) for datagram in datagrams] if self._shift > 0 else datagrams
 
     def timeout(self) -> Optional[float]:
         """Return in how many seconds `repeat` is due; None if nothing is waited for."""
@@ -415,3 +433,19 @@ def _drain(connection: SSL.Connection) -> list[bytes]:
         at = end
     datagrams.append(written[begin:])
     return datagrams
+
+
+def _renumber(datagram: bytes, shift: int) -> bytes:
+    """Add `shift` to the numbers of the records without protection.
+
+    A server's numbers go on from the hello that brought the cookie (RFC 6347 §4.2.1), but OpenSSL has them begin at 1,
+    which the client has seen in an answer to an earlier hello if that had to be repeated; it would drop the first.
+    """
+    shifted = bytearray(datagram)
+    at = 0
+    while at + RECORD_HEADER <= len(shifted):
+        if shifted[at + 3 : at + 5] == b"\0\0":
+            number = int.from_bytes(shifted[at + 5 : at + 11], "big") + shift
+            shifted[at + 5 : at + 11] = number.to_bytes(6, "big")
+        at += RECORD_HEADER + int.from_bytes(shifted[at + 11 : at + 13], "big")
+    return bytes(shifted)

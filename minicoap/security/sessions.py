@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 # First bytes: DTLS content types and what RFC 7983 leaves for others of its kind; CoAP begins with 0x40 to 0x7F.
 _DTLS_FIRST, _DTLS_LAST = 20, 63
 _SWEEP = 30.0  # seconds between looks for what is idle or expired
+_FIRST_LOOK = 1.0  # seconds after which a handshake is looked at that waits for nothing
 _UNHEARD = 64  # confirmable messages remembered as unanswered, per association
 _CONFIRMABLE = 0x40  # first byte, token length aside
 
@@ -82,12 +83,13 @@ class _Server(NamedTuple):
 class _Channel:
     """A session at an address."""
 
-    __slots__ = ("address", "association", "session", "timer")
+    __slots__ = ("address", "association", "has_carried", "session", "timer")
 
     def __init__(self, address: Path, session: Session, association: Optional[_Association]) -> None:
         self.address = address
         self.session = session
         self.association = association  # a server's only when the handshake is complete
+        self.has_carried = False  # whether a message has come through it
         self.timer: Optional[Timer] = None
 
 
@@ -232,6 +234,7 @@ class SecureMachine:
             for channel in (association.channel, association.following):
                 if channel is not None:
                     channel.session.close()
+                    self._flush(channel)
                     self._remove(channel)
         for channel in list(self._half_open):
             self._remove(channel)
@@ -277,15 +280,21 @@ class SecureMachine:
                 self._gave_up(oldest.association, SecurityError("too many handshakes are under way"), now)
         self._half_open[channel] = None
         self._channels.setdefault(channel.address, []).append(channel)
-        deadline = now + self._limits.handshake_timeout
-        self._arm(channel, deadline, now)
+        self._arm(channel, None, now)
 
-    def _arm(self, channel: _Channel, deadline: float, now: float) -> None:
+    def _arm(self, channel: _Channel, deadline: Optional[float], now: float) -> None:
+        """Have `channel` repeat what it sent when that is due, and give up at `deadline`.
+
+        That is not known before the timer has run: what is sent from outside comes without the time.
+        """
         wait = channel.session.timeout()
-        when = deadline if wait is None else min(deadline, now + wait)
+        when = now + (_FIRST_LOOK if wait is None else wait)
 
         def due(when: float) -> None:
+            nonlocal deadline
             self._now = when
+            if deadline is None:
+                deadline = when + self._limits.handshake_timeout
             if when >= deadline:
                 channel.session.drop()
                 channel.session.reason = f"no agreement within {self._limits.handshake_timeout:g} s"
@@ -297,7 +306,7 @@ class SecureMachine:
             else:
                 self._arm(channel, deadline, when)
 
-        channel.timer = self._timers.at(when, due)
+        channel.timer = self._timers.at(when if deadline is None else min(when, deadline), due)
 
     def _feed(self, channel: _Channel, data: bytes, now: float) -> None:
         session = channel.session
@@ -308,6 +317,7 @@ class SecureMachine:
             self._opened(channel, now)
         association = channel.association
         if association is not None and messages:
+            channel.has_carried = True
             self._heard(association, now)
             for message in messages:
                 self.inner.datagram_received(message, association.path, now)
@@ -462,8 +472,8 @@ class SecureMachine:
             self._end(
                 association, SecurityError(f"the DTLS session has ended: {reason or 'closed by the client'}"), now
             )
-        elif reason:
-            association.resume = None
+        elif reason or not channel.has_carried:
+            association.resume = None  # a server that does not believe us any more says so in a full handshake
 
     def _evict(self, association: _Association, now: float) -> None:
         self._end(association, SecurityError("its DTLS session had to make room for another"), now)
@@ -505,7 +515,13 @@ class SecureMachine:
         for association in list(self._associations.values()):
             if association.touched > idle:
                 break
-            self._end(association, SecurityError("its DTLS session was not used for too long"), now)
+            if association.host is None:
+                self._end(association, SecurityError("its DTLS session was not used for too long"), now)
+            elif association.channel is not None:
+                association.channel.session.close()
+                self._flush(association.channel)
+                self._remove(association.channel)
+                association.channel = None
         self._check_all(now, lambda session: True)
         if self._associations:
             self._sweep = self._timers.at(now + _SWEEP, self._sweep_due)
@@ -541,6 +557,7 @@ def _remedy(reason: str) -> str:
 _REMEDIES = {
     "unknown ca": "the server does not trust the authority of our certificate",
     "handshake failure": "the server wants a certificate, or has no suite or curve in common with us",
+    "internal error": "this is how a server says that it refuses our certificate for a reason of its own",
     "expired": "renew the certificate, or set the clock",
     "not trusted": "give its authority's certificate, or pin its fingerprint",
     "another authority": "give its authority's certificate, or pin its fingerprint",

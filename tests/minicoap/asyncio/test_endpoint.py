@@ -232,7 +232,7 @@ def test_closing_ends_what_waits() -> None:
 
 @pytest.mark.parametrize(
     ("uri", "says"),
-    [("coaps://127.0.0.1/x", "coap only"), ("coap://127.0.0.1:0/x", "port 0"), ("http://h/", "coap://")],
+    [("coaps://127.0.0.1/x", "needs credentials"), ("coap://127.0.0.1:0/x", "port 0"), ("http://h/", "coap://")],
 )
 def test_request_that_cannot_work_is_refused(uri: str, says: str) -> None:
     async def scenario(client: Endpoint, _: str) -> None:

@@ -201,7 +201,7 @@ def test_nobody_there_is_an_error_with_the_address() -> None:
         with pytest.raises(PathError, match=rf"coap://127\.0\.0\.1:{port} cannot be reached"):
             async for _ in client.observe(f"coap://127.0.0.1:{port}/x"):
                 pass
-        with pytest.raises(UsageError, match="coap only"):
+        with pytest.raises(UsageError, match="needs credentials"):
             await client.observe("coaps://127.0.0.1/").__anext__()
 
     run(scenario)

@@ -1,0 +1,81 @@
+"""The shell for CoAP over DTLS: one machine on a socket for both, or on one for plain CoAP and one for DTLS."""
+
+from __future__ import annotations
+
+import socket
+import time
+from asyncio import AbstractEventLoop
+from typing import Optional
+
+from minicoap.asyncio.entropy import SystemEntropy
+from minicoap.asyncio.junction import Junction
+from minicoap.asyncio.udp import UdpShell
+from minicoap.core.machine import DatagramMachine
+from minicoap.core.request import Path, SecurePath
+from minicoap.errors import UsageError
+from minicoap.security.credentials import Credentials
+from minicoap.security.dtls import WallClock
+from minicoap.security.sessions import SecureMachine, SecurityLimits
+
+
+class SecureShell:
+    """Runs `inner` with DTLS under it, on the sockets that it is given by `listen`, until `close`.
+
+    The first socket is the one that requests are sent from, with DTLS or without. `wall` returns UTC seconds, or None
+    as long as the time is not known. Whoever calls `inner` from outside calls `wake` afterwards.
+    """
+
+    def __init__(
+        self,
+        inner: DatagramMachine,
+        credentials: Credentials,
+        loop: AbstractEventLoop,
+        *,
+        wall: WallClock = time.time,
+        limits: SecurityLimits = SecurityLimits(),  # noqa: B008  immutable
+    ) -> None:
+        self.machine = SecureMachine(inner, credentials, SystemEntropy(), wall, limits=limits)
+        self.shells: list[UdpShell] = []
+        self._inner = inner
+        self._loop = loop
+        self._junction: Optional[Junction] = None
+
+    def listen(self, sock: socket.socket, scheme: str = "coaps", *, serves: bool = True) -> UdpShell:
+        """Listen on `sock`, for requests of `scheme`; two sockets at most, of different schemes. Returns its shell."""
+        loop = self._loop
+        junction = self._junction
+        if junction is None:
+            self.machine.serves_plain = scheme == "coap"
+            received = self._inner.datagram_received if scheme == "coaps" else self.machine.record_received
+            junction = Junction(self.machine, received)
+            self._junction = junction
+            shell = UdpShell(junction.first, sock, loop, serves=serves)
+            junction.wake_first = shell.wake
+        else:
+            if len(self.shells) > 1:
+                raise UsageError("an endpoint serves one address of coap and one of coaps")
+            shell = UdpShell(junction.second, sock, loop, serves=serves)
+            junction.wake_second = shell.wake
+        self.shells.append(shell)
+        return shell
+
+    def path_to(self, address: Path, host: str) -> SecurePath:
+        """Return the path to the server at `address` whose certificate has to be one of `host`."""
+        return self.machine.path_to(address, host)
+
+    def credentials_changed(self) -> None:
+        """Go by the credentials as they are now; see `SecureMachine.credentials_changed`."""
+        self.machine.credentials_changed(self._loop.time())
+        self.wake()
+
+    def wake(self) -> None:
+        """Send what there is to send and arm the timers."""
+        for shell in self.shells:
+            shell.wake()
+
+    def close(self) -> None:
+        """Say good-bye to everybody and close the sockets. Calling it again does nothing."""
+        self.machine.close(self._loop.time())
+        self.wake()
+        for shell in self.shells:
+            shell.close()

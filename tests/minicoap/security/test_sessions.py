@@ -1,0 +1,407 @@
+"""CoAP over DTLS between two machines: who is let in, what is kept, and what becomes of a session."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from minicoap.asyncio.entropy import SystemEntropy
+from minicoap.core.request import Response, SecurePath
+from minicoap.errors import SecurityError, UsageError
+from minicoap.security.credentials import Credentials
+from minicoap.security.dtls import Dtls
+from minicoap.security.sessions import SecurityLimits
+from tests.minicoap.security.certificates import DAY, Authority
+from tests.minicoap.security.pair import (
+    AUTHORITY,
+    CLIENT,
+    HOST,
+    NODE_PAIR,
+    SERVER,
+    SERVER_PAIR,
+    SecurePair,
+    client_credentials,
+    server_credentials,
+)
+
+OTHER = Authority("another authority")
+MIB = 1 << 20
+
+
+def hello(host: str = HOST) -> bytes:
+    """Return the first datagram of a client."""
+    (datagram,) = Dtls(client_credentials(), SystemEntropy(), time.time).connect(host).datagrams()
+    return datagram
+
+
+def test_a_request_comes_with_the_identity_that_the_certificate_proves() -> None:
+    pair = SecurePair()
+    pair.get()
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+    (association,) = pair.server._associations.values()
+    assert association.path.identity.expires_at == pytest.approx(time.time() + 30 * DAY, abs=60)
+
+
+def test_a_client_without_a_certificate_is_nobody() -> None:
+    pair = SecurePair(client=client_credentials(None))
+    pair.get()
+    assert pair.outcomes == ["none "]
+    assert [type(path) for path in pair.server._associations] == [SecurePath]
+
+
+def test_the_first_suite_that_both_have_is_chacha_whose_records_are_29_bytes_longer() -> None:
+    pair = SecurePair()
+    pair.get()
+    pair.sent.clear()
+    pair.get()
+    (association,) = pair.client._associations.values()
+    assert association.channel.session.connection.get_cipher_name() == "ECDHE-ECDSA-CHACHA20-POLY1305"
+    assert len(pair.sent[0][0]) == 29 + 4 + 4 + 7  # header, token, Uri-Path
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "reason"),
+    [
+        ({"require_certificate": True}, {"pair": None}, "handshake failure"),
+        ({}, {"pair": OTHER.issue("n1")}, "unknown ca"),
+        ({}, {"pair": AUTHORITY.issue("n1", ends=-60.0)}, "certificate expired"),
+        ({}, {"pair": AUTHORITY.issue("n1", begins=600.0)}, "bad certificate"),
+        ({"revoked": AUTHORITY.revoke(NODE_PAIR.serial)}, {}, "certificate revoked"),
+        (
+            {"verify": lambda certificate: "no" if certificate.subject == "n1" else None},
+            {},
+            "internal error.*refuses our certificate",
+        ),
+        ({}, {"trust": OTHER.certificate}, "not trusted"),
+        ({}, {"fingerprint": "00" * 32}, f"its fingerprint is {SERVER_PAIR.fingerprint}"),
+        ({}, {"server": "urn:fleet:server:other"}, "does not belong to urn:fleet:server:other"),
+        ({"pair": AUTHORITY.issue("server", hosts=["other.example"])}, {}, "it belongs to other.example"),
+        ({"pair": AUTHORITY.issue("server", hosts=[HOST], ends=-60.0)}, {}, "certificate has expired"),
+        ({"pair": AUTHORITY.issue(HOST)}, {}, "it belongs to no host"),
+    ],
+    ids=lambda value: None,
+)
+def test_whoever_does_not_belong_is_refused_and_told_why(server: dict, client: dict, reason: str) -> None:
+    pair = SecurePair(server_credentials(**server), client_credentials(**client))
+    pair.get()
+    (error,) = pair.outcomes
+    assert isinstance(error, SecurityError)
+
+    assert re.search(reason, str(error)), str(error)
+    assert pair.server.footprint()["associations"] == pair.client.footprint()["associations"] == 0
+    assert pair.server.footprint()["channels"] == pair.client.footprint()["channels"] == 0
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        {"fingerprint": SERVER_PAIR.fingerprint, "trust": b""},
+        {"fingerprint": SERVER_PAIR.fingerprint.upper(), "trust": OTHER.certificate},
+        {"server": "urn:fleet:server:main"},
+        {"revoked": AUTHORITY.revoke(12345)},
+        {"revoked": OTHER.revoke(12345)},
+    ],
+)
+def test_a_server_is_believed_by_its_fingerprint_its_uri_or_its_authority(client: dict) -> None:
+    pair = SecurePair(client=client_credentials(**client))
+    pair.get()
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+
+
+def test_dates_are_not_looked_at_before_the_time_is_known_and_then_end_the_session() -> None:
+    clock: list = [None]
+    pair = SecurePair(client=client_credentials(AUTHORITY.issue("n1", ends=-60.0)), wall=lambda: clock[0])
+    pair.get()
+    assert pair.outcomes == ["x509 n1"]
+    clock[0] = time.time()
+    pair.pass_time(31.0)
+    assert pair.server.footprint()["associations"] == 0
+    pair.get()
+    pair.pass_time(4.0)
+    assert isinstance(pair.outcomes[1], SecurityError)
+
+
+def test_a_client_that_believes_nobody_says_what_is_missing() -> None:
+    pair = SecurePair(client=client_credentials(trust=b""))
+    pair.get()
+    assert "give the certificates of authorities, or a fingerprint" in str(pair.outcomes[0])
+
+
+def test_credentials_that_do_not_fit_are_refused() -> None:
+    other = AUTHORITY.issue("n2")
+    with pytest.raises(UsageError, match="not the certificate's"):
+        Credentials(certificate=NODE_PAIR.certificate, key=other.key)
+    with pytest.raises(UsageError, match="needs its private key"):
+        Credentials(certificate=NODE_PAIR.certificate)
+    with pytest.raises(UsageError, match="64 hexadecimal digits"):
+        Credentials(fingerprint="ab:cd")
+    with pytest.raises(UsageError, match="no private key"):
+        Credentials(certificate=NODE_PAIR.certificate, key=b"-----BEGIN")
+
+
+def test_spoofed_hellos_leave_nothing_behind() -> None:
+    pair = SecurePair()
+    datagram = hello()
+    for number in range(10_000):
+        pair.server.datagram_received(datagram, (f"10.0.{number >> 8}.{number & 255}", 5000), pair.now)
+        ((answer, _),) = pair.server.datagrams_to_send()
+        assert len(answer) < len(datagram)
+    assert pair.server.footprint() == {"half_open": 0, "channels": 0, "associations": 0, "anonymous": 0, "timers": 0}
+    pair.get()
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+
+
+def test_a_cookie_is_good_for_its_address_alone_and_not_for_ever() -> None:
+    pair = SecurePair()
+    pair.get()
+    with_cookie = [data for data, way in pair.sent if way == "up"][1]
+    for address, later in ((("192.0.2.66", 40000), 0.0), (("192.0.2.9", 40001), 0.0), (CLIENT, 130.0)):
+        pair.server.end(next(iter(pair.server._associations), ()), "test", pair.now)
+        pair.server.datagrams_to_send()
+        pair.server.datagram_received(with_cookie, address, pair.now + later)
+        assert pair.server.footprint()["half_open"] == 0, address
+    pair.server.datagram_received(with_cookie, CLIENT, pair.now)
+    assert pair.server.footprint()["half_open"] == 1
+
+
+def half_open(pair: SecurePair, number: int) -> None:
+    address = (f"10.0.{number >> 8}.{number & 255}", 5000)
+    session = Dtls(client_credentials(), SystemEntropy(), time.time).connect(HOST)
+    for data in session.datagrams():
+        pair.server.datagram_received(data, address, pair.now)
+    for data, path in pair.server.datagrams_to_send():
+        if path == address:
+            session.receive(data)
+    for data in session.datagrams():
+        pair.server.datagram_received(data, address, pair.now)
+    pair.server.datagrams_to_send()
+
+
+def test_half_open_handshakes_are_bounded_and_end_by_themselves() -> None:
+    pair = SecurePair(limits=SecurityLimits(half_open=5))
+    for number in range(20):
+        half_open(pair, number)
+    assert pair.server.footprint()["half_open"] == pair.server.footprint()["channels"] == 5
+    pair.get()
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+    pair.pass_time(61.0)
+    assert pair.server.footprint()["half_open"] == 0
+
+
+def test_the_session_silent_for_longest_makes_room_and_its_observations_end() -> None:
+    pair = SecurePair(limits=SecurityLimits(sessions=2))
+    states: list = []
+    pair.client_core.observe(pair.path, states.append, pair.now, uri_path=("whoami",))
+    pair.deliver()
+    assert len(states) == 1
+    assert pair.server_core.footprint()["observers"] == 1
+    for number in range(2):
+        other = SecurePair(client=client_credentials(AUTHORITY.issue(f"n{number}")))
+        other.server, other.address = pair.server, ("192.0.2.50", 1000 + number)
+        other.get()
+        assert other.outcomes == [f"x509 n{number}"]
+    assert pair.server.footprint()["associations"] == 2
+    assert pair.server_core.footprint()["observers"] == 0
+
+
+def test_the_nameless_push_out_one_another_only() -> None:
+    pair = SecurePair(limits=SecurityLimits(sessions=4, anonymous_sessions=2))
+    pair.get()
+    for number in range(5):
+        other = SecurePair(client=client_credentials(None))
+        other.server, other.address = pair.server, ("192.0.2.50", 1000 + number)
+        other.get()
+        assert other.outcomes == ["none "]
+    assert pair.server.footprint()["anonymous"] == 2
+    assert pair.server.footprint()["associations"] == 3
+
+
+def test_an_idle_session_is_closed_and_resumed_when_it_is_needed_again() -> None:
+    pair = SecurePair(limits=SecurityLimits(idle_lifetime=600.0))
+    pair.get()
+    pair.pass_time(700.0)
+    assert pair.server.footprint()["associations"] == 0
+    pair.sent.clear()
+    pair.get()
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+    assert is_resumed(pair)
+
+
+def is_resumed(pair: SecurePair) -> bool:
+    """Whether the last handshake took place without certificates."""
+    return (
+        all(SERVER_PAIR.certificate not in data for data, _ in pair.sent) and sum(len(d) for d, _ in pair.sent) < 2000
+    )
+
+
+def test_a_client_that_hears_nothing_resumes_its_session_from_its_new_address_and_is_still_observed() -> None:
+    pair = SecurePair()
+    states: list = []
+    pair.client_core.observe(pair.path, states.append, pair.now, uri_path=("whoami",))
+    pair.deliver()
+    (path,) = pair.server._associations
+    pair.address = ("198.51.100.7", 1)  # the router has forgotten it; records from a new address mean nothing
+    pair.get()
+    assert not pair.outcomes
+    pair.sent.clear()
+    pair.pass_time(3.1)
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+    assert is_resumed(pair)
+    assert pair.server._associations.keys() == {path}
+    assert next(iter(pair.server._associations)).address == pair.address
+    pair.server_core.site.changed("/whoami")
+    pair.pass_time(4.0)
+    assert len(states) == 2
+
+
+def test_a_server_that_lost_its_state_gets_a_new_handshake_and_the_request_again() -> None:
+    pair = SecurePair()
+    pair.get()
+    pair.server = SecurePair().server
+    pair.get()
+    assert len(pair.outcomes) == 1
+    pair.pass_time(3.1)
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+
+
+def test_a_client_that_lost_its_state_is_let_in_again_and_its_former_session_ended() -> None:
+    pair = SecurePair()
+    pair.get()
+    again = SecurePair()
+    again.server = pair.server
+    again.get()
+    assert again.outcomes == ["x509 n1 urn:fleet:node:n1"]
+    assert pair.server.footprint()["associations"] == pair.server.footprint()["channels"] == 1
+
+
+def test_records_repeated_reordered_or_replayed_do_no_harm() -> None:
+    pair = SecurePair()
+    pair.get()
+    recorded = [data for data, way in pair.sent if way == "up"]
+    before = pair.server.footprint()
+    for data in recorded * 2 + recorded[::-1]:
+        pair.server.datagram_received(data, CLIENT, pair.now)
+        pair.server.datagrams_to_send()
+    assert pair.server.footprint() == before
+    for position in range(len(recorded[-1])):
+        broken = bytearray(recorded[-1])
+        broken[position] ^= 0x55
+        pair.server.datagram_received(bytes(broken), CLIENT, pair.now)
+    pair.get()
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+
+
+def test_a_handshake_goes_on_though_datagrams_are_lost() -> None:
+    pair = SecurePair()
+    pair.is_cut = True
+    pair.get()
+    pair.is_cut = False
+    time.sleep(1.1)  # OpenSSL repeats its hello after a second of the real clock, which nothing else can move
+    pair.pass_time(1.5)
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+
+
+def test_good_byes_are_said_both_ways() -> None:
+    pair = SecurePair()
+    pair.get()
+    pair.client.close(pair.now)
+    pair.deliver()
+    assert pair.server.footprint()["associations"] == pair.server.footprint()["channels"] == 0
+    pair = SecurePair()
+    pair.get()
+    pair.server.close(pair.now)
+    pair.deliver()
+    assert pair.client.footprint()["channels"] == 0
+    pair.get()
+    assert len(pair.outcomes) == 2
+
+
+def test_changed_credentials_cut_off_who_is_not_believed_any_more() -> None:
+    pair = SecurePair()
+    pair.get()
+    pair.server_credentials.change(revoked=AUTHORITY.revoke(77))
+    pair.server.credentials_changed(pair.now)
+    assert pair.server.footprint()["associations"] == 1
+    pair.server_credentials.change(revoked=AUTHORITY.revoke(NODE_PAIR.serial))
+    pair.server.credentials_changed(pair.now)
+    pair.deliver()
+    assert pair.server.footprint()["associations"] == 0
+    pair.get()
+    assert isinstance(pair.outcomes[1], SecurityError)
+
+
+def test_a_new_certificate_is_shown_to_the_next_client() -> None:
+    pair = SecurePair()
+    renewed = AUTHORITY.issue("server", hosts=[HOST])
+    pair.server_credentials.change(certificate=renewed.certificate, key=renewed.key)
+    with pytest.raises(UsageError):
+        pair.server_credentials.change(key=NODE_PAIR.key)
+    pair.get()
+    (association,) = pair.client._associations.values()
+    assert association.channel.session.certificate.fingerprint == renewed.fingerprint
+
+
+def test_a_request_without_dtls_is_not_answered_unless_it_is_wanted() -> None:
+    pair = SecurePair()
+    plain = b"\x40\x01\x00\x01\xb6whoami"
+    ping = b"\x40\x00\x00\x02"
+    for data in (plain, ping):
+        pair.server.datagram_received(data, CLIENT, pair.now)
+    assert pair.server.datagrams_to_send() == []
+    pair.server.serves_plain = True
+    pair.server.datagram_received(plain, CLIENT, pair.now)
+    assert len(pair.server.datagrams_to_send()) == 1
+
+
+def test_a_plain_message_from_a_session_s_address_is_not_taken_for_the_session_s() -> None:
+    pair = SecurePair()
+    pair.server.serves_plain = True
+    pair.get()
+    pair.server.datagram_received(b"\x40\x01\x00\x01\xb6whoami", CLIENT, pair.now)
+    ((answer, path),) = pair.server.datagrams_to_send()
+    assert path == CLIENT
+    assert b"none" in answer
+
+
+def test_bytes_of_any_kind_are_borne() -> None:
+    pair = SecurePair()
+    pair.get()
+    entropy = SystemEntropy()
+    for first in range(256):
+        for size in (0, 1, 12, 13, 14, 40, 59, 60, 200):
+            pair.server.datagram_received((bytes([first]) + b"\xfe\xfd" + entropy.token(size))[:size], CLIENT, pair.now)
+            pair.client.datagram_received((bytes([first]) + b"\xfe\xfd" + entropy.token(size))[:size], SERVER, pair.now)
+            pair.client.datagrams_to_send()
+            pair.server.datagrams_to_send()
+    pair.get()
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+
+
+def test_an_error_that_the_system_reports_ends_the_handshake() -> None:
+    pair = SecurePair()
+    pair.is_cut = True
+    pair.get()
+    pair.client.path_failed(SERVER, ConnectionRefusedError(111, "Connection refused"), pair.now)
+    assert "Connection refused" in str(pair.outcomes[0])
+    assert pair.client.footprint()["channels"] == 0
+
+
+def test_a_silent_server_is_given_up() -> None:
+    pair = SecurePair()
+    pair.is_cut = True
+    pair.get()
+    pair.pass_time(100.0)
+    (error,) = pair.outcomes
+    assert isinstance(error, SecurityError)
+    assert "no agreement within 60 s" in str(error)
+    assert pair.client.footprint()["associations"] == 0
+
+
+def test_responses_are_responses() -> None:
+    pair = SecurePair()
+    pair.client_core.request(1, pair.path, pair.outcomes.append, pair.now, uri_path=("nothing",))
+    pair.deliver()
+    assert isinstance(pair.outcomes[0], Response)
+    assert pair.outcomes[0].code == 0x84
