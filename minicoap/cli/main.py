@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.asyncio.files import FileSink, FileSource
@@ -25,6 +25,9 @@ from minicoap.core.body import Source
 from minicoap.core.congestion import LARGEST_WINDOW
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, RequestTimeout, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from minicoap.security.credentials import Credentials
 
 SUCCESS = 0
 REFUSED = 1
@@ -61,7 +64,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with Endpoint() as endpoint:
+    async with Endpoint(credentials=_credentials(options)) as endpoint:
         if options.command == "ping":
             return await _ping(endpoint, options)
         if options.command == "discover":
@@ -69,6 +72,18 @@ async def _run(options: argparse.Namespace) -> int:
         if options.command == "observe":
             return await _observe(endpoint, options)
         return await _request(endpoint, options)
+
+
+def _credentials(options: argparse.Namespace) -> Optional[Credentials]:
+    if parse_uri(options.uri).scheme != "coaps":
+        return None
+    if options.ca is None and options.fingerprint is None:
+        raise UsageError(f"{options.uri}: say whom to believe, --ca FILE or --fingerprint SHA256")
+    from minicoap.asyncio.credentials import load_credentials
+
+    return load_credentials(
+        certificate=options.cert, key=options.key, trust=options.ca, fingerprint=options.fingerprint or ""
+    )
 
 
 async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
@@ -242,8 +257,13 @@ def _command(
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=purpose, description=purpose[0].upper() + purpose[1:] + "."
     )
-    command.add_argument("uri", metavar="URI", help="coap://host[:port][/path][?query]")
+    command.add_argument("uri", metavar="URI", help="coap://host[:port][/path][?query], or coaps://")
     command.add_argument("--timeout", metavar="SECONDS", type=_seconds, help=timeout)
+    security = command.add_argument_group("coaps")
+    security.add_argument("--ca", metavar="FILE", help="certificates of the authorities that servers have theirs from")
+    security.add_argument("--fingerprint", metavar="SHA256", help="the server's certificate, whoever it is from")
+    security.add_argument("--cert", metavar="FILE", help="our certificate, in PEM")
+    security.add_argument("--key", metavar="FILE", help="its private key, in PEM")
     if name != "ping":
         command.add_argument("--non", action="store_true", help="send non-confirmable messages: once, come what may")
         command.add_argument("-v", "--verbose", action="store_true", help="show the response's code and options")

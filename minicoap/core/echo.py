@@ -13,7 +13,7 @@ from minicoap.codec.options import BLOCK2, ECHO
 from minicoap.core.body import decode_block
 from minicoap.core.entropy import Entropy
 from minicoap.core.peer import Peers
-from minicoap.core.request import Path
+from minicoap.core.request import Path, SecurePath
 from minicoap.core.siphash import siphash
 
 _TIME_BYTES = 5  # milliseconds; they come round after 34 years
@@ -58,7 +58,7 @@ class AddressGuard:
     """Decides what may be sent to addresses that may be forged (§2.4, item 3; RFC 7252 §11.3).
 
     An answer has at most `factor` times the bytes of its request (0: any), unless its address has been verified: by an
-    Echo value, or because it has answered a request of ours.
+    Echo value, because it has answered a request of ours, or by the handshake of a security layer.
     """
 
     __slots__ = ("_echo", "_factor", "_peers")
@@ -79,7 +79,7 @@ class AddressGuard:
     def is_too_much(self, size: int, message: Message, path: Path) -> bool:
         """Whether an answer of `size` bytes must not be sent to where `message` came from."""
         asked = 4 + len(message.token) + len(message.options.raw) + len(message.payload)
-        if not self._factor or size <= self._factor * asked or is_loopback(path):
+        if not self._factor or size <= self._factor * asked or is_loopback(path) or isinstance(path, SecurePath):
             return False
         peer = self._peers.find(path)
         return peer is None or not peer.verified

@@ -65,7 +65,8 @@ class Credentials:
     on a certificate, at the handshake and whenever credentials have changed.
 
     For a client: `fingerprint` pins the server's certificate (SHA-256, hexadecimal, colons allowed), whoever issued it;
-    `server` is a URI that the server's certificate must carry instead of the host's name. For a server: without
+    `server` is a URI that the server's certificate must carry instead of the host's name; with `verify_server` False
+    whoever answers is taken for the server, to ask what can be checked by other means. For a server: without
     `require_certificate` a client that has none is let in as nobody: its identity's scheme is "none".
 
     Raises UsageError for what cannot be used, or if pyOpenSSL is not installed.
@@ -81,11 +82,13 @@ class Credentials:
         revoked: bytes = b"",
         fingerprint: str = "",
         server: str = "",
+        verify_server: bool = True,
         require_certificate: bool = False,
         verify: Optional[Verify] = None,
     ) -> None:
         self.generation = 0
         self.server = server
+        self.verify_server = verify_server
         self.require_certificate = require_certificate
         self.verify = verify
         self.fingerprint = _fingerprint(fingerprint)
@@ -120,6 +123,11 @@ class Credentials:
         self.chain, self.key, self.trust, self.revoked = chain, private, trusted, lists
         self.generation += 1
 
+    @property
+    def asks_authorities(self) -> bool:
+        """Whether a server has to show a certificate of an authority that is trusted."""
+        return self.verify_server and not self.fingerprint
+
     def objection(self, certificate: Certificate, wall: Optional[float]) -> Optional[str]:
         """Return what speaks against a certificate whose issuer is believed, at `wall` (UTC seconds; None: unknown)."""
         objection = date_objection(certificate.not_before, certificate.not_after, wall)
@@ -129,6 +137,8 @@ class Credentials:
 
     def server_objection(self, certificate: Certificate, host: str, wall: Optional[float]) -> Optional[str]:
         """Return what speaks against taking who shows `certificate` for the server that was asked for at `host`."""
+        if not self.verify_server:
+            return None
         if self.fingerprint:
             if certificate.fingerprint != self.fingerprint:
                 return f"its fingerprint is {certificate.fingerprint}, not the one that is pinned"

@@ -134,7 +134,7 @@ class Dtls:
         """Begin a session with the server at `host`, whose certificate has to fit; `resume` is from an earlier one."""
         self.refresh()
         credentials = self._credentials
-        if not (credentials.trust or credentials.fingerprint):
+        if credentials.asks_authorities and not credentials.trust:
             raise UsageError("no server can be believed: give the certificates of authorities, or a fingerprint")
         connection = self._connection(self._client)
         connection.set_connect_state()
@@ -201,7 +201,7 @@ class Dtls:
         session = connection.get_app_data()
         if error in _LISTS:
             return True
-        is_pinned = session.host is not None and bool(self._credentials.fingerprint)
+        is_pinned = session.host is not None and not self._credentials.asks_authorities
         if error and error not in _DATES and not is_pinned:
             session.refuse(_verify_error(error))
             return False

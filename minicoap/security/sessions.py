@@ -534,7 +534,7 @@ class SecureMachine:
             if channel is None or certificate is None:
                 continue
             objection = self._engine.objection(certificate, association.host)
-            is_pinned = association.host is not None and bool(self._credentials.fingerprint)
+            is_pinned = association.host is not None and not self._credentials.asks_authorities
             if objection is None and (is_pinned or is_trusted(channel.session)):
                 continue
             association.resume = None

@@ -165,7 +165,7 @@ def test_ping_prints_the_time(uri: str, capfd: pytest.CaptureFixture[str]) -> No
     ("arguments", "says"),
     [
         (["get", "http://h/"], "coap://"),
-        (["get", "coaps://127.0.0.1/"], "coap only"),
+        (["get", "coaps://127.0.0.1/"], "--ca FILE"),
         (["put", "coap://127.0.0.1/x", "--file", "/no/such/file"], "/no/such/file"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.core.request import Response, SecurePath
+from minicoap.core.resource import Resource, Site
 from minicoap.errors import SecurityError, UsageError
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import Dtls
@@ -102,6 +103,8 @@ def test_whoever_does_not_belong_is_refused_and_told_why(server: dict, client: d
         {"server": "urn:fleet:server:main"},
         {"revoked": AUTHORITY.revoke(12345)},
         {"revoked": OTHER.revoke(12345)},
+        {"verify_server": False, "trust": b""},
+        {"verify_server": False, "trust": OTHER.certificate, "server": "urn:fleet:server:other"},
     ],
 )
 def test_a_server_is_believed_by_its_fingerprint_its_uri_or_its_authority(client: dict) -> None:
@@ -397,6 +400,16 @@ def test_a_silent_server_is_given_up() -> None:
     assert isinstance(error, SecurityError)
     assert "no agreement within 60 s" in str(error)
     assert pair.client.footprint()["associations"] == 0
+
+
+def test_a_long_answer_needs_no_proof_of_address_behind_a_handshake() -> None:
+    body = b"x" * 1000
+    pair = SecurePair(site=Site(Resource("/long", get=lambda request: Response(payload=body))))
+    pair.get("long")
+    pair.sent.clear()
+    pair.get("long")
+    assert pair.outcomes == [body.decode()] * 2
+    assert len(pair.sent) == 2
 
 
 def test_responses_are_responses() -> None:
