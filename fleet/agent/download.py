@@ -30,6 +30,7 @@ REFUSED = "artifact_refused"
 OVER_BUDGET = "download_over_budget"
 
 BLOCK = 1024  # bytes
+WINDOW = 16  # blocks under way at most; congestion control decides how many, and a link that loses much gets one
 SYNC_STEP = 256 * 1024  # bytes between syncs: what a power cut costs at most
 FAILURES = 40  # without progress, before it is given up; with the waits below, most of an hour
 FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0  # seconds
@@ -101,6 +102,7 @@ class Download:
         self._before = 0  # bytes of the artifacts that are complete
         self._offset = 0  # bytes of the one under way
         self._synced = 0
+        self._etag: Optional[bytes] = None  # of the body under way, as far as this life has seen it
         self._transfer: Optional[ClientRequest] = None
         self._timer: Optional[Timer] = None
 
@@ -123,6 +125,7 @@ class Download:
 
     def begin(self, response: Response, size: Optional[int]) -> None:
         """Refuse a body that is not as long as the job says."""
+        self._etag = response.etag
         if size is not None and size != self._artifact.size:
             raise BodyError(f"the server has {size} bytes, the job says {self._artifact.size}")
 
@@ -171,6 +174,7 @@ class Download:
         # What is told as synced is synced: an earlier life of this boot may have left bytes that are not.
         self._files.fsync(self._part)
         self._offset = self._synced = offset
+        self._etag = None
         # Names the boot before the first byte is written, see Machine.progressed.
         self._progressed(self._index, offset)
         self._request()
@@ -191,6 +195,9 @@ class Download:
                 uri_path=("firmware", self._artifact.sha256),
                 sink=self,
                 offset=self._offset,
+                etag=self._etag,
+                szx=BLOCK.bit_length() - 5,
+                window=WINDOW,
             )
         except NetworkError as error:
             self._retry(error)

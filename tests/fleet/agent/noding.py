@@ -90,7 +90,8 @@ class ScriptedServer:
             return following if isinstance(following, Response) else told(following)
         content = self.contents.get(path.rpartition("/")[2])
         if content is not None:
-            return Response(codes.CONTENT, content, contentformats.OCTET_STREAM)
+            etag = hashlib.sha256(content).digest()[:8]
+            return Response(codes.CONTENT, content, contentformats.OCTET_STREAM, etag=etag)
         if path == "/updates" and body:
             return told({"job_id": body["job_id"], "state": body["state"]}, codes.CHANGED)
         return told({"error": f"there is no {path}"}, codes.NOT_FOUND)

@@ -182,6 +182,32 @@ def test_a_part_that_is_longer_than_the_artifact_is_cut():
     assert downloading.server.asked == []
 
 
+def test_several_blocks_are_under_way_at_once():
+    downloading = Downloading(bytes(200 * BLOCK))
+
+    assert downloading.run() == Answer(ok=True)
+
+    # One at a time takes a round trip, two hundredths of a second, for each block.
+    assert downloading.world.now < 200 * 0.02 / 2
+
+
+def test_another_body_under_the_same_name_is_refused_when_it_goes_on():
+    downloading = Downloading(CONTENT * 8)
+    downloading.begin()
+    downloading.world.run_until(lambda: len(downloading.received) >= 5)
+    downloading.world.partition(downloading.host, downloading.server.host)
+    downloading.world.run_for(100)
+    (name,) = downloading.server.contents
+    downloading.server.contents[name] = bytes(len(CONTENT * 8))
+    site = downloading.server.site  # the server starts anew: it keeps nothing of the old body
+    downloading.server.host.boot(EndpointCore(downloading.world.entropy("again"), site=site))
+    downloading.world.heal()
+    downloading.world.run_until(lambda: bool(downloading.outcomes))
+
+    (outcome,) = downloading.outcomes
+    assert (outcome.ok, outcome.reason) == (False, download.FAILED)
+
+
 def test_a_lost_network_costs_no_block_twice():
     downloading = Downloading(CONTENT)
     downloading.begin()
@@ -245,7 +271,7 @@ def test_progress_sets_the_failures_back(monkeypatch):
     for blocks in range(2, 60, 2):
         downloading.world.run_until(lambda blocks=blocks: len(downloading.received) >= blocks or downloading.outcomes)
         downloading.world.partition(downloading.host, downloading.server.host)
-        downloading.world.run_for(200)
+        downloading.world.run_for(100)
         downloading.world.heal()
     downloading.world.run_until(lambda: bool(downloading.outcomes))
 
