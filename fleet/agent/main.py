@@ -28,6 +28,7 @@ from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
 from fleet.host.lock import held
+from fleet.host.notify import STOPPING, Heartbeat, service_manager
 from fleet.host.processes import AsyncioProcesses, ProcessResult, RunningProcess
 from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
@@ -75,6 +76,10 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
         loop.add_signal_handler(number, stopped.set)
     sock = await _open_socket(config, loop)
     files = SystemFiles()
+    manager = service_manager()
+    # Ready before there is a server: a node that boots without its network is no failure of the agent.
+    heartbeat = Heartbeat(manager, loop, lambda answered: answered(), lambda: f"looking for {config.server}")
+    heartbeat.begin()
     try:
         server = await _find(uri, sock.family, stopped)
         if server is None:
@@ -96,12 +101,15 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
             raise UsageError(f"--data-dir {config.data_dir} cannot be used: {error}") from error
         shell = UdpShell(agent, sock, loop)
         processes.ended = shell.wake
+        heartbeat.check, heartbeat.status = agent.check, agent.status
         print(f"node {config.node_id} on port {sock.getsockname()[1]}, server {config.server}", flush=True)
         try:
             await stopped.wait()
+            manager.tell(STOPPING, status="stopping; a job under way goes on at the next start")
         finally:
             shell.close()
     finally:
+        heartbeat.stop()
         sock.close()
         files.close()
 
