@@ -44,7 +44,7 @@ RESOLVE_RETRY = 10.0  # seconds until the server's name is looked up again
 
 def run(config: AgentConfig) -> int:
     """Serve until told to stop; returns the exit code. Raises UsageError for a configuration that cannot work."""
-    uri = _server_uri(config)
+    uri = server_uri(config)
     data_dir = os.path.abspath(config.data_dir)
     os.makedirs(data_dir, exist_ok=True)
     python = config.python and os.path.abspath(config.python)
@@ -54,7 +54,8 @@ def run(config: AgentConfig) -> int:
     return 0
 
 
-def _server_uri(config: AgentConfig) -> CoapUri:
+def server_uri(config: AgentConfig) -> CoapUri:
+    """Where the server is. Raises UsageError for a URI that is none, and for one that needs --insecure."""
     try:
         uri = parse_uri(config.server)
     except CoapError as error:
