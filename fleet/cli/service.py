@@ -52,6 +52,7 @@ def main(role: str, settings: Sequence[Setting], arguments: Sequence[str]) -> in
         parser.add_argument("--run-as", metavar="USER", default="", help=_run_as_help(role))
         if role == "server":
             parser.add_argument("--socket", action="store_true", help="let systemd open the port, in a .socket unit")
+            parser.add_argument("--passphrase-file", metavar="FILE", help="of the authority's key, if it has one")
         configuration.add_arguments(parser, settings)
     options = parser.parse_args(others)
     if not _NAME.fullmatch(options.name):
@@ -98,11 +99,13 @@ def _units(role: str, settings: Sequence[Setting], options: argparse.Namespace) 
     )
     _warn_of_hidden(service)
     if role == "server":
-        return _server_units(service, ServerConfig(**values), options.socket)
+        return _server_units(service, ServerConfig(**values), options.socket, options.passphrase_file)
     return _agent_units(service, values)
 
 
-def _server_units(service: Service, config: ServerConfig, is_activated: bool) -> dict[str, str]:
+def _server_units(
+    service: Service, config: ServerConfig, is_activated: bool, passphrase_file: Optional[str]
+) -> dict[str, str]:
     from fleet.server.main import check_protection
 
     check_protection(config.host, config.insecure)
@@ -114,7 +117,7 @@ def _server_units(service: Service, config: ServerConfig, is_activated: bool) ->
             )
         for path in service.reads:
             _check_reach(path)
-    service = service._replace(port=config.port)
+    service = service._replace(port=config.port, passphrase_file=passphrase_file and os.path.abspath(passphrase_file))
     if not is_activated:
         return _marked({f"{service.name}.service": server_unit(service)})
     service = service._replace(socket=_listen(config))

@@ -15,6 +15,7 @@ from fleet.errors import UsageError
 STATE_ROOT = "/var/lib"  # what StateDirectory= is relative to
 HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= hides
 LOWEST_FREE_PORT = 1024
+CREDENTIAL = "passphrase"
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
@@ -34,6 +35,7 @@ class Service(NamedTuple):
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     user: str = ""
+    passphrase_file: Optional[str] = None
     port: int = 0
     socket: Optional[str] = None  # ADDRESS:PORT of the socket unit
     python: str = ""  # of an agent: the environment that pip jobs change
@@ -182,6 +184,12 @@ def _path(path: str) -> str:
     return f'"{escaped}"' if set(escaped) & set(" '\\") else escaped
 
 
+def _plain_path(path: str) -> str:
+    """A path where systemd takes the rest of the line as it is, but for specifiers."""
+    _path(path)
+    return path.replace("%", "%%")
+
+
 def _encodable(text: str) -> str:
     try:
         text.encode()
@@ -205,11 +213,17 @@ def _unit(description: str, service: Service) -> list[str]:
 
 def _process(service: Service) -> list[str]:
     executable, *arguments = service.command
+    words = [quote(executable), *map(quote, arguments)]
+    credential = []
+    if service.passphrase_file is not None:
+        words.append(f"--passphrase-file=${{CREDENTIALS_DIRECTORY}}/{CREDENTIAL}")
+        credential = [f"LoadCredential={CREDENTIAL}:{_plain_path(service.passphrase_file)}"]
     return [
         "[Service]",
         "Type=notify",
         "NotifyAccess=main",
-        "ExecStart=" + " ".join([quote(executable), *map(quote, arguments)]),
+        "ExecStart=" + " ".join(words),
+        *credential,
         "# Settings as FLEET_NAME=value, secrets above all, which have no place in a unit; the file is for root alone",
         "# to read (0600). Paths belong on the command line: what may be written is derived from them.",
         f"EnvironmentFile=-{service.environment_file}",

@@ -42,10 +42,11 @@ UNITS = {
     "server": (server_unit, SERVER),
     "server-activated": (server_unit, SERVER._replace(socket="127.0.0.1:5683")),
     "server-low-port": (server_unit, SERVER._replace(port=683)),
+    "server-passphrase": (server_unit, SERVER._replace(passphrase_file="/etc/fleet/pass phrase%")),
     "server-user": (server_unit, SERVER._replace(user="fleet", data_dir="/srv/fleet data")),
     "agent": (agent_unit, AGENT),
     "agent-pip": (agent_unit, PIP_AGENT),
-    "agent-user": (agent_unit, PIP_AGENT._replace(user="app", writes=("/home/app",))),
+    "agent-user": (agent_unit, PIP_AGENT._replace(user="app", writes=("/run/user/1000/app",))),
 }
 
 # The score of `systemd-analyze security`, 0 (confined) to 10 (not at all), in tenths.
@@ -53,6 +54,7 @@ EXPOSURE = {
     "server": 12,
     "server-activated": 12,
     "server-low-port": 16,
+    "server-passphrase": 12,
     "server-user": 12,
     "agent": 23,
     "agent-pip": 25,
@@ -63,7 +65,8 @@ EXPOSURE = {
 SINCE = {
     "After": 0, "AmbientCapabilities": 229, "BindIPv6Only": 0, "CPUQuota": 213, "CapabilityBoundingSet": 0,
     "Description": 0, "DynamicUser": 232, "EnvironmentFile": 0, "ExecStart": 0, "KillMode": 0, "LimitCORE": 0,
-    "ListenDatagram": 0, "LockPersonality": 235, "MemoryDenyWriteExecute": 231, "MemoryHigh": 231, "MemoryMax": 231,
+    "ListenDatagram": 0, "LoadCredential": 247, "LockPersonality": 235, "MemoryDenyWriteExecute": 231,
+    "MemoryHigh": 231, "MemoryMax": 231,
     "NoNewPrivileges": 187, "NotifyAccess": 0, "OOMPolicy": 243, "PrivateDevices": 209, "PrivateTmp": 0,
     "PrivateUsers": 232, "ProtectClock": 245, "ProtectControlGroups": 232, "ProtectHome": 214, "ProtectHostname": 242,
     "ProtectKernelLogs": 244, "ProtectKernelModules": 232, "ProtectKernelTunables": 232, "ProtectProc": 247,
@@ -95,6 +98,7 @@ def values(text, name):
         ("server-activated", {"Requires": ["fleet-server.socket"]}),
         ("server-low-port", {"AmbientCapabilities": ["CAP_NET_BIND_SERVICE"], "PrivateUsers": []}),
         ("server-user", {"DynamicUser": [], "User": ["fleet"], "ReadWritePaths": ['"-/srv/fleet data"']}),
+        ("server-passphrase", {"LoadCredential": ["passphrase:/etc/fleet/pass phrase%%"]}),
         ("agent", {"CapabilityBoundingSet": ["CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER"], "DynamicUser": []}),
         ("agent", {"KillMode": ["mixed"], "OOMPolicy": ["continue"], "MemoryMax": ["100M"], "ReadWritePaths": []}),
         ("agent", {"MemoryDenyWriteExecute": ["yes"], "ProtectProc": ["invisible"], "StateDirectoryMode": ["0711"]}),
@@ -297,6 +301,18 @@ def test_uninstalling_removes_both_units_and_says_so_when_there_are_none(tmp_pat
     capsys.readouterr()
     assert main.main(["server", "uninstall", "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"there is no {directory}/fleet-server.service\n"
+
+
+def test_no_secret_gets_into_a_unit(tmp_path, interpreter, capsys, monkeypatch):
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse\n")
+    monkeypatch.setenv("FLEET_CA_PASSPHRASE", "battery")
+
+    assert main.main(["server", "install", "--print", "--passphrase-file", str(secret)]) == 0
+
+    out = capsys.readouterr().out
+    assert "correct" not in out and "battery" not in out
+    assert " --passphrase-file=${CREDENTIALS_DIRECTORY}/passphrase\n" in out
 
 
 def test_printing_writes_nothing_and_paths_become_absolute(tmp_path, interpreter, capsys, monkeypatch):
