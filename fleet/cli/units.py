@@ -72,7 +72,6 @@ def server_unit(service: Service) -> str:
         *_confinement(service),
         "ProtectProc=invisible",
         *([] if low_port else ["PrivateUsers=yes"]),
-        "MemoryDenyWriteExecute=yes",
         "SystemCallFilter=@system-service",
         "SystemCallFilter=~@privileged @resources @keyring @memlock",
         "",
@@ -150,11 +149,6 @@ def agent_unit(service: Service) -> str:
             ]
             if service.watches_services
             else ["ProtectProc=invisible"]
-        ),
-        *(
-            ["# No MemoryDenyWriteExecute=: it would hold for pip too, and for the modules of what is installed."]
-            if service.python
-            else ["MemoryDenyWriteExecute=yes"]
         ),
         "SystemCallFilter=@system-service",
         "SystemCallFilter=~@setuid @keyring @memlock @resources",
@@ -289,6 +283,7 @@ def _confinement(service: Service) -> list[str]:
         "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
         "SystemCallArchitectures=native",
         "SystemCallErrorNumber=EPERM",
+        "# No MemoryDenyWriteExecute=: pyOpenSSL's callbacks, which DTLS needs, are made of such memory.",
     ]
 
 
