@@ -7,10 +7,12 @@ reason to ask: the server's word on a job is the answer to `GET /updates/{job_id
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import msgspec
 
@@ -104,6 +106,7 @@ class Agent:
         self._actions: deque[Action] = deque()
         self._is_held = False  # the next action waits: for the disk, or for what is being stopped
         self._is_pumping = False
+        self._storage_error: Optional[int] = None  # of the journal, until it could be written again
         self._job: Optional[NodeJobAnswer] = None
         self._waiting: dict[str, None] = {}  # ids of jobs to ask for, in order
         self._asked: Optional[str] = None
@@ -148,6 +151,25 @@ class Agent:
             logger.info("job %s goes on in state %s", accepted.job_id, self.machine.state)
         self._do(actions)
         self.membership.register()
+
+    def check(self, answered: Callable[[], None]) -> None:
+        """Call `answered` if the journal can be written; a full disk, which no new start would empty, is no reason."""
+        if self._storage_error is None and not self._journal.is_sound():
+            return
+        if self._storage_error in (None, errno.ENOSPC, errno.EDQUOT):
+            answered()
+
+    def status(self) -> str:
+        """How the node is, in a line."""
+        is_registered, job = self._status()
+        told = f"node {self._config.node_id}, "
+        told += (
+            f"registered with {self._config.server}" if is_registered else f"no answer yet from {self._config.server}"
+        )
+        told += f"; job {job['job_id']}: {job['state']}" if job else "; no job"
+        if self._storage_error is not None:
+            told += f"; the journal cannot be written: {os.strerror(self._storage_error)}"
+        return told
 
     def _status(self) -> tuple[bool, Any]:
         accepted = self.machine.job
@@ -249,6 +271,7 @@ class Agent:
                 except OSError as error:
                     self._hold_for_storage(error)
                     return
+                self._storage_error = None
                 self._actions.popleft()
         finally:
             self._is_pumping = False
@@ -270,6 +293,7 @@ class Agent:
 
     def _hold_for_storage(self, error: OSError) -> None:
         logger.error("the journal cannot be written, again in %.0f s: %s", STORAGE_RETRY, error)
+        self._storage_error = error.errno
         self._is_held = True
         self._timers.at(self._clock.monotonic() + STORAGE_RETRY, self._go_on)
 

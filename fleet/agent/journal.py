@@ -79,6 +79,16 @@ class Journal:
             raise
         self._size += len(frame)
 
+    def is_sound(self) -> bool:
+        """Whether the disk still takes the journal: it is asked to, and nothing is written."""
+        try:
+            if self._files.size(self._path) is not None:
+                self._files.fsync(self._path)
+        except OSError as error:
+            _log.error("%s: %s", self._path, error)
+            return False
+        return True
+
     def rewrite(self, records: Sequence[Record]) -> None:
         """Replace the whole file by these records: durable on return, and after a crash either the old or the new."""
         data = b"".join(_frame(record) for record in records)

@@ -28,6 +28,7 @@ from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
 from fleet.host.lock import held
+from fleet.host.notify import STOPPING, Heartbeat, service_manager
 from fleet.host.processes import AsyncioProcesses, ProcessResult, RunningProcess
 from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
@@ -43,7 +44,7 @@ RESOLVE_RETRY = 10.0  # seconds until the server's name is looked up again
 
 def run(config: AgentConfig) -> int:
     """Serve until told to stop; returns the exit code. Raises UsageError for a configuration that cannot work."""
-    uri = _server_uri(config)
+    uri = server_uri(config)
     data_dir = os.path.abspath(config.data_dir)
     os.makedirs(data_dir, exist_ok=True)
     python = config.python and os.path.abspath(config.python)
@@ -53,7 +54,8 @@ def run(config: AgentConfig) -> int:
     return 0
 
 
-def _server_uri(config: AgentConfig) -> CoapUri:
+def server_uri(config: AgentConfig) -> CoapUri:
+    """Where the server is. Raises UsageError for a URI that is none, and for one that needs --insecure."""
     try:
         uri = parse_uri(config.server)
     except CoapError as error:
@@ -75,6 +77,10 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
         loop.add_signal_handler(number, stopped.set)
     sock = await _open_socket(config, loop)
     files = SystemFiles()
+    manager = service_manager()
+    # Ready before there is a server: a node that boots without its network is no failure of the agent.
+    heartbeat = Heartbeat(manager, loop, lambda answered: answered(), lambda: f"looking for {config.server}")
+    heartbeat.begin()
     try:
         server = await _find(uri, sock.family, stopped)
         if server is None:
@@ -96,12 +102,15 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
             raise UsageError(f"--data-dir {config.data_dir} cannot be used: {error}") from error
         shell = UdpShell(agent, sock, loop)
         processes.ended = shell.wake
+        heartbeat.check, heartbeat.status = agent.check, agent.status
         print(f"node {config.node_id} on port {sock.getsockname()[1]}, server {config.server}", flush=True)
         try:
             await stopped.wait()
+            manager.tell(STOPPING, status="stopping; a job under way goes on at the next start")
         finally:
             shell.close()
     finally:
+        heartbeat.stop()
         sock.close()
         files.close()
 

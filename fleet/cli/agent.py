@@ -1,4 +1,4 @@
-"""`fleet agent`: runs the agent of a node until it is told to stop.
+"""`fleet agent`: runs the agent of a node until it is told to stop, or makes it a service.
 
 This imports what the agent itself needs and no more: it stays in memory as long as the node is up.
 """
@@ -45,21 +45,29 @@ SETTINGS = (
     Setting("debug", configuration.switch, "log what is going on", switch="true"),
 )
 
+REQUIRED = ("server", "node_id")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; raises UsageError."""
+    if arguments and arguments[0] in ("install", "uninstall"):
+        from fleet.cli import service
+
+        return service.main("agent", SETTINGS, arguments)
     parser = argparse.ArgumentParser(
         prog="fleet agent",
-        description="Run the agent of a node until it is told to stop.",
+        description="Run the agent of a node until it is told to stop; `fleet agent install` makes it a service.",
         formatter_class=configuration.LeanHelp,
         allow_abbrev=False,
     )
     configuration.add_arguments(parser, SETTINGS)
-    values = configuration.resolve("agent", SETTINGS, parser.parse_args(arguments))
-    for name in ("server", "node_id"):
-        if name not in values:
-            raise configuration.missing(name, "agent")
-    config = AgentConfig(**values)
+    parser.add_argument("--check-config", action="store_true", help="say what is wrong with all of this, and end")
+    options = parser.parse_args(arguments)
+    if options.check_config:
+        from fleet.cli.check import check_agent
+
+        return check_agent(*configuration.resolve_all("agent", SETTINGS, options, required=REQUIRED))
+    config = AgentConfig(**configuration.resolve("agent", SETTINGS, options, required=REQUIRED))
     begin_log(config.debug)
     make_data_directory(config.data_dir)
     from fleet.agent.main import run

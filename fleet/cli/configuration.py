@@ -69,21 +69,47 @@ def add_arguments(parser: argparse.ArgumentParser, settings: Sequence[Setting], 
 
 
 def resolve(
-    section: str, settings: Sequence[Setting], options: argparse.Namespace, environment: Mapping[str, str] = os.environ
+    section: str,
+    settings: Sequence[Setting],
+    options: argparse.Namespace,
+    environment: Mapping[str, str] = os.environ,
+    required: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return what is given for `settings` anywhere, by name; what is given nowhere is left to its default."""
-    file, keys = _section(section, settings, getattr(options, "config", None), environment)
+    """Return what is given for `settings` anywhere, by name; what is given nowhere is left to its default.
+
+    Raises UsageError for the first thing that is wrong; something `required` that is given nowhere is.
+    """
+    values, problems = resolve_all(section, settings, options, environment, required)
+    if problems:
+        raise problems[0]
+    return values
+
+
+def resolve_all(
+    section: str,
+    settings: Sequence[Setting],
+    options: argparse.Namespace,
+    environment: Mapping[str, str] = os.environ,
+    required: Sequence[str] = (),
+) -> tuple[dict[str, Any], list[UsageError]]:
+    """Return what can be read of `settings`, and all that is wrong with the rest, see `resolve`."""
+    file, keys, problems = _section(section, settings, getattr(options, "config", None), environment)
     values: dict[str, Any] = {}
     for setting in settings:
         flag = getattr(options, setting.name, None)
         text = environment.get(setting.variable)
-        if flag is not None:
-            values[setting.name] = _read(setting, flag, setting.flag_name)
-        elif text:
-            values[setting.name] = _read(setting, text.split(",") if setting.is_many else text, setting.variable)
-        elif setting.name in keys:
-            values[setting.name] = _read(setting, keys[setting.name], f"{file}, [{section}], {setting.name}")
-    return values
+        try:
+            if flag is not None:
+                values[setting.name] = _read(setting, flag, setting.flag_name)
+            elif text:
+                values[setting.name] = _read(setting, text.split(",") if setting.is_many else text, setting.variable)
+            elif setting.name in keys:
+                values[setting.name] = _read(setting, keys[setting.name], f"{file}, [{section}], {setting.name}")
+            elif setting.name in required:
+                problems.append(missing(setting.name, section))
+        except UsageError as error:
+            problems.append(error)
+    return values, problems
 
 
 def missing(setting_name: str, section: str) -> UsageError:
@@ -162,24 +188,33 @@ def _integer(value: Any) -> Optional[int]:
 
 def _section(
     section: str, settings: Sequence[Setting], named: Optional[str], environment: Mapping[str, str]
-) -> tuple[str, Mapping[str, Any]]:
-    """The file's name and the keys of its section; no keys if there is no file and none was named."""
+) -> tuple[str, Mapping[str, Any], list[UsageError]]:
+    """The file's name, the keys of its section, what is wrong; no keys if there is no file and none was named."""
     file = named or environment.get("FLEET_CONFIG")
     if not file:
         file = _default_file(environment)
         if not os.path.exists(file):
-            return file, {}
-    document = _load(file)
+            return file, {}, []
+    try:
+        document = _load(file)
+    except UsageError as error:
+        return file, {}, [error]
+    problems = []
     for name, content in document.items():
         if name not in SECTIONS or not isinstance(content, dict):
             known = ", ".join(f"[{known}]" for known in SECTIONS)
-            raise UsageError(f"{file}: {name!r} is no section; there are {known}, and keys stand in one of them")
-    keys: Mapping[str, Any] = document.get(section, {})
+            problems.append(
+                UsageError(f"{file}: {name!r} is no section; there are {known}, and keys stand in one of them")
+            )
+    found = document.get(section)
+    keys: Mapping[str, Any] = found if isinstance(found, dict) else {}
     names = [setting.name for setting in settings]
-    for key in keys:
-        if key not in names:
-            raise UsageError(f"{file}, [{section}]: there is no setting {key!r}; there are {', '.join(names)}")
-    return file, keys
+    problems += [
+        UsageError(f"{file}, [{section}]: there is no setting {key!r}; there are {', '.join(names)}")
+        for key in keys
+        if key not in names
+    ]
+    return file, keys, problems
 
 
 def _default_file(environment: Mapping[str, str]) -> str:

@@ -14,8 +14,8 @@ from fleet.cli.exitcodes import DONE, INTERRUPTED, PIPE_CLOSED, WRONG_USE
 from fleet.errors import UsageError
 
 GROUPS = {
-    "server": "run a server",
-    "agent": "run the agent of a node",
+    "server": "run a server, or make it a service",
+    "agent": "run the agent of a node, or make it a service",
     "health": "show the fleet on a page",
     "nodes": "list, show and remove nodes, let devices in",
     "updates": "create update jobs, install, watch and steer them",

@@ -1,4 +1,4 @@
-"""`fleet server`: runs the server until it is told to stop."""
+"""`fleet server`: runs the server until it is told to stop, or makes it a service."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ SETTINGS = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; raises UsageError."""
+    if arguments and arguments[0] in ("install", "uninstall"):
+        from fleet.cli import service
+
+        return service.main("server", SETTINGS, arguments)
     parser = argparse.ArgumentParser(
         prog="fleet server",
-        description="Run a fleet's server until it is told to stop.",
+        description="Run a fleet's server until it is told to stop; `fleet server install` makes it a service.",
         formatter_class=configuration.LeanHelp,
         allow_abbrev=False,
     )
@@ -35,7 +39,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--passphrase-file", metavar="FILE", help=f"of the authority's key, if it has one (or: {PASSPHRASE})"
     )
+    parser.add_argument("--check-config", action="store_true", help="say what is wrong with all of this, and end")
     options = parser.parse_args(arguments)
+    if options.check_config:
+        from fleet.cli.check import check_server
+
+        return check_server(*configuration.resolve_all("server", SETTINGS, options), options.passphrase_file)
     config = ServerConfig(**configuration.resolve("server", SETTINGS, options))
     passphrase = read_secret("passphrase", options.passphrase_file, PASSPHRASE, prompt=None)
     begin_log(config.debug)

@@ -29,7 +29,7 @@ from fleet.server.resources.nodes import NodesResource
 from fleet.server.resources.system import SystemResource
 from fleet.server.resources.updates import UpdatesResource
 from fleet.server.services import Services
-from fleet.server.store.interface import Ledger
+from fleet.server.store.interface import CLOSED, QUEUE_FULL, Ledger
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
@@ -147,6 +147,31 @@ class Server:
         if not outcome.is_ok:
             logger.error("due work could not be done: %s", outcome.detail)
             self._advance_after = self.services.clock.monotonic() + RETRY_ADVANCE
+
+    # For whoever watches over the process
+
+    def check(self, answered: Callable[[], None]) -> None:
+        """Call `answered` once both of the ledger's threads have done all that was asked of them before this.
+
+        Nothing is written for it where nothing is due. A full queue says nothing of them: then it is not called.
+        """
+        ledger, at = self.services.ledger, self.services.at()
+
+        def applied(outcome: Outcome) -> None:
+            if outcome.detail not in (QUEUE_FULL, CLOSED):
+                ledger.query(NodesQuery(limit=1), found)
+
+        def found(page: Page[NodeItem]) -> None:
+            if page.detail not in (QUEUE_FULL, CLOSED):
+                answered()
+
+        ledger.submit(Advance(at), applied)
+
+    def status(self) -> str:
+        """How the fleet is, in a line."""
+        counts = self.services.presences.counts(self.services.at())
+        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return f"serving on {', '.join(self.services.servers)}; nodes: {told or 'none yet'}"
 
     # Start and stop
 

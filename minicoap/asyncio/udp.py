@@ -44,17 +44,22 @@ def open_socket(family: int, address: Path) -> socket.socket:
         sock.setblocking(False)
         if family == socket.AF_INET6 and address[0] == "::":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if _MSG_ERRQUEUE is not None:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        prepare_socket(sock)
         sock.bind(address)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def prepare_socket(sock: socket.socket) -> None:
+    """Set the options that `UdpShell` relies on, also on a socket that somebody else opened. Raises OSError."""
+    if _MSG_ERRQUEUE is not None:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
 
 
 class UdpShell:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, TypeVar, Union
 
@@ -135,15 +135,22 @@ class Machine:
                 process.kill()
             process.wait()
 
-    def start(self, name: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start `fleet` with arguments; what it says goes to `<name>.log`."""
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        command: Sequence[str] = COMMAND,
+        variables: Optional[Mapping[str, str]] = None,
+        **options: Any,
+    ) -> subprocess.Popen[bytes]:
+        """Start `fleet`, or another command, with arguments; what it says goes to `<name>.log`."""
         with open(self.log(name), "ab") as log:
             process = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(self.directory),
+                env={**environment(self.directory), **(variables or {})},
                 cwd=ROOT,
                 **options,
             )
@@ -205,7 +212,7 @@ class ServerProcess(NamedTuple):
 
 def environment(home: Path) -> dict[str, str]:
     """No setting of whoever runs the tests reaches a process."""
-    foreign = ("FLEET_", "PIP_", "PYTHON", "LISTEN_")
+    foreign = ("FLEET_", "PIP_", "PYTHON", "LISTEN_", "NOTIFY_", "WATCHDOG_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "XDG_CONFIG_HOME": str(home / "no-config"), "PIP_NO_INDEX": "1"}
 

@@ -21,7 +21,7 @@ OURS = {
         "", "agent", "agent.agent", "agent.backoff", "agent.config", "agent.download", "agent.journal",
         "agent.machine", "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner",
         "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
-        "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock",
+        "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock", "host.notify",
         "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.artifacts",
         "model.executions", "model.formats", "model.health", "model.jobs", "model.mergepatch", "model.nodes",
         "model.requirements", "model.targets", "model.times",
