@@ -16,9 +16,11 @@ from fleet.errors import NotFoundError, PeerError, UsageError
 from fleet.model.api import ArtifactView
 from fleet.model.formats import encode
 from fleet.operator.client import Fleet
-from minicoap.asyncio.files import FileSink, FileSource
-from minicoap.core.request import Response
+from minicoap.asyncio.files import FileSource
+from minicoap.core.body import TransferState
 from minicoap.errors import StorageError
+
+UNCHECKED = ".unchecked"  # behind the name of a file whose hash is not known to be right yet
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     put.add_argument("file", metavar="FILE")
     put.add_argument("--name", help="the name in the store (default: the file's own)")
     put.add_argument("--if-none-match", action="store_true", help="refuse to replace an artifact of that name")
-    get = group.action("get", _get, "Fetch an artifact and check its SHA-256")
+    get = group.action("get", _get, "Fetch an artifact and check its SHA-256; goes on where it was broken off")
     get.add_argument("name", metavar="NAME", help="its name, or its SHA-256")
     get.add_argument("-o", "--output", metavar="FILE", help="where to write it (default: its name, here)")
     group.action("list", _list, "List what is in the store")
@@ -58,23 +60,25 @@ async def _get(fleet: Fleet, options: argparse.Namespace) -> int:
     target = options.output or artifact.name
     if os.path.isdir(target):
         target = os.path.join(target, artifact.name)
-    part = target + ".part"
+    unchecked = target + UNCHECKED
+    digest = hashlib.sha256()
+    with Progress(artifact.name, artifact.size, sys.stderr) as progress:
+
+        def moved_on(state: TransferState, size: Optional[int]) -> None:
+            progress.at(state.offset)
+
+        # By its content and not by its name, which may come to mean something else meanwhile.
+        await fleet.get_artifact(artifact.sha256, unchecked, progress=moved_on, digest=digest)
     try:
-        with FileSink(part) as file, Progress(artifact.name, artifact.size, sys.stderr) as progress:
-            download = _Download(file, progress)
-            # By its content and not by its name, which may come to mean something else meanwhile.
-            await fleet.get_artifact(artifact.sha256, download)
-        if download.sha256 != artifact.sha256:
+        if digest.hexdigest() != artifact.sha256:
+            os.remove(unchecked)
             raise PeerError(
-                f"what came as {artifact.name} has the SHA-256 {download.sha256}, the store lists {artifact.sha256}; "
-                "nothing was kept"
+                f"what came as {artifact.name} has the SHA-256 {digest.hexdigest()}, the store lists "
+                f"{artifact.sha256}; nothing was kept"
             )
-        os.replace(part, target)
+        os.replace(unchecked, target)
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
     if options.json:
         print_document(encode(artifact))
     else:
@@ -138,24 +142,3 @@ class _Upload:
             self._hashed += len(data)
         self._progress.at(offset)
         return data
-
-
-class _Download:
-    """A file on its way from the store, watched and hashed."""
-
-    def __init__(self, file: FileSink, progress: Progress) -> None:
-        self._file = file
-        self._progress = progress
-        self._hash = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def begin(self, response: Response, size: Optional[int]) -> None:
-        self._file.begin(response, size)
-
-    def write_at(self, offset: int, data: bytes) -> None:
-        self._file.write_at(offset, data)
-        self._hash.update(data)
-        self._progress.at(offset + len(data))

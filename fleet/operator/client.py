@@ -39,15 +39,17 @@ from fleet.model.enrolment import DecisionAnswer, EnrolmentsAnswer
 from fleet.model.formats import JSON, decode, encode
 from fleet.model.senml import SENML_JSON, Record, decode_senml
 from minicoap.asyncio.endpoint import Endpoint
+from minicoap.asyncio.transfers import Progress as TransferProgress
 from minicoap.codec import codes, contentformats
 from minicoap.codec.options import IF_NONE_MATCH, MAX_AGE
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
-from minicoap.core.body import ClientSink, Source
+from minicoap.core.body import ClientSink, Digest, Source
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, PathError, StorageError, UsageError
 
 PATIENCE = 60.0  # seconds that a watched server may stay away, since it may be restarting
 UNOBSERVED_PAUSE = 2.0  # seconds until a server that has no room for another observer is asked again
+WINDOW = 16  # blocks of an artifact under way at most; congestion control decides how many
 ANSWER_TIMEOUT = 30.0  # seconds for one exchange: four or five attempts of a confirmable message (RFC 7252 §4.2)
 
 T = TypeVar("T")
@@ -186,9 +188,31 @@ class Fleet:
         )
         return _answer(response, Document, f"PUT /firmware/{name}")
 
-    async def get_artifact(self, name: str, sink: ClientSink) -> None:
-        """Fetch an artifact by its name, or better by its SHA-256 in hex, into `sink`, block by block."""
-        await self._request(codes.GET, ("firmware", name), accept=None, sink=sink)
+    async def get_artifact(
+        self,
+        name: str,
+        into: Union[ClientSink, str],
+        *,
+        progress: Optional[TransferProgress] = None,
+        digest: Optional[Digest] = None,
+    ) -> None:
+        """Fetch an artifact by its name, or better by its SHA-256 in hex, into a file or a sink.
+
+        Several blocks are under way at once, as many as the network takes. A file goes on where a fetch that was broken
+        off left it, by `into` with `.part` behind it. See `minicoap.Endpoint.download` for `progress` and `digest`.
+        """
+        with self._errors():
+            response = await self._endpoint.download(
+                self._uri(("firmware", name)),
+                into,
+                restart=True,
+                window=WINDOW,
+                progress=progress,
+                digest=digest,
+                timeout=self._timeout,
+            )
+        if not response.is_success:
+            raise _refusal(response)
 
     async def delete_artifact(self, name: str) -> Answer[Document]:
         """Take an artifact out of the store; one that is not there is fine."""
@@ -234,7 +258,6 @@ class Fleet:
         content_format: Optional[int] = None,
         accept: Optional[int] = JSON,
         options: Sequence[tuple[int, bytes]] = (),
-        sink: Optional[ClientSink] = None,
     ) -> Response:
         with self._errors():
             response = await self._endpoint.request(
@@ -245,7 +268,6 @@ class Fleet:
                 accept=accept,
                 options=options,
                 timeout=self._timeout,
-                sink=sink,
             )
         if not response.is_success:
             raise _refusal(response)

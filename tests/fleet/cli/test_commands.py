@@ -17,7 +17,8 @@ from fleet.model.formats import JSON as JSON_FORMAT
 from fleet.model.formats import decode
 from fleet.operator.client import Answer
 from minicoap.codec import codes, contentformats
-from minicoap.codec.options import IF_NONE_MATCH
+from minicoap.codec.options import BLOCK2, IF_NONE_MATCH
+from minicoap.core.body import TransferState, decode_block
 from minicoap.core.request import Response
 from tests.fleet.operator.fake_fleet import document
 from tests.fleet.operator.samples import ARTIFACT, EXECUTION, JOB, NODE, STATUS
@@ -214,6 +215,24 @@ def test_an_artifact_that_is_not_what_the_store_lists_is_not_kept(fake, fleet, t
     assert "nothing was kept" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["demo.whl"]
     assert (tmp_path / "demo.whl").read_bytes() == b"the one before"
+
+
+def test_an_artifact_that_was_broken_off_goes_on_where_it_stood(fake, fleet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = bytes(range(256)) * 400
+    sha256 = in_store(fake, content)
+    fake.say("GET", f"/firmware/{sha256}", Response(codes.CONTENT, content, contentformats.OCTET_STREAM, etag=b"etag"))
+    state = TransferState(f"{fake.uri}/firmware/{sha256}", b"etag", 40 * 1024)
+    (tmp_path / "demo.whl.unchecked.part").write_bytes(content[: 40 * 1024])
+    (tmp_path / "demo.whl.unchecked.part.state").write_text(json.dumps(state.as_dict()))
+
+    ran = fleet("firmware", "get", "demo.whl")
+
+    assert ran == (0, f"demo.whl  100.0 KiB  sha256 {sha256}\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.whl"]
+    assert (tmp_path / "demo.whl").read_bytes() == content
+    first = next(asked for asked in fake.asked if asked.path.endswith(sha256))
+    assert decode_block(first.request.options.uint(BLOCK2)).number == 39
 
 
 def test_an_artifact_that_is_not_there_is_a_refusal(fake, fleet):
