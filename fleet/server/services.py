@@ -11,14 +11,14 @@ from fleet.server.access import Access
 from fleet.server.artifacts import ArtifactStore
 from fleet.server.commands import Command, Outcome
 from fleet.server.config import ServerConfig
-from fleet.server.presence import Presences
+from fleet.server.presence import Presence, Presences
 from fleet.server.queries import Item, Page, Query
 from fleet.server.refusals import refuse_outcome, refuse_page
 from fleet.server.series import Series
 from fleet.server.store.interface import Ledger
 from fleet.server.waiting import Waiting
 from minicoap.core.entropy import Entropy
-from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.request import Deferred, Path, Request, Response
 
 
 class Services:
@@ -43,6 +43,7 @@ class Services:
         self.artifacts = artifacts
         self.servers = servers
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
+        self.believes: Callable[[Path], bool] = _nobody_is_believed  # the endpoint's, once there is one
         self.access = Access(trusts_plain=config.insecure or is_loopback(config.host), wall=clock.wall)
         self.series = Series(ledger.record_series)
         self.presences = Presences(config.health_interval, self.series)
@@ -51,6 +52,26 @@ class Services:
     def at(self) -> int:
         """The wall clock as UTC milliseconds."""
         return int(self.clock.wall() * 1000)
+
+    def heard(self, request: Request, presence: Presence, at: int) -> bool:
+        """Note that a node was heard of; False if it has yet to show that it is where the message says it came from.
+
+        Until then nothing is sent there unasked: a report in a victim's name must not aim hints at it. See `told`.
+        """
+        presence.seen_at = at
+        path = request.path
+        if presence.path != path:
+            if not self.believes(path):
+                return False
+            presence.path = path
+        return True
+
+    def told(self, request: Request, response: Response, is_believed: bool) -> Response:
+        """Return the answer to a node, with an Echo value to bring back if it is not believed yet (RFC 9175 §2.3)."""
+        if is_believed:
+            return response
+        options = (*response.options.items, *request.echo_options())
+        return Response(response.code, response.payload, options=options)
 
     def submit(self, request: Request, command: Command, succeed: Callable[[Request, Outcome], Response]) -> Deferred:
         """Answer `request` once `command` is durable: by `succeed`, or by what the command was refused for."""
@@ -79,3 +100,8 @@ class Services:
 
 def _nobody_observes(path: str) -> None:
     """Nothing is served yet."""
+
+
+def _nobody_is_believed(path: Path) -> bool:
+    """Nobody was heard of yet."""
+    return False

@@ -79,10 +79,17 @@ class AddressGuard:
     def is_too_much(self, size: int, message: Message, path: Path) -> bool:
         """Whether an answer of `size` bytes must not be sent to where `message` came from."""
         asked = 4 + len(message.token) + len(message.options.raw) + len(message.payload)
-        if not self._factor or size <= self._factor * asked or is_loopback(path) or isinstance(path, SecurePath):
-            return False
+        return size > self._factor * asked and not self.believes(path)
+
+    def believes(self, path: Path) -> bool:
+        """Whether whoever sends from `path` is there: verified, on this machine, behind a security layer, or trusted.
+
+        All are trusted where there is no `factor`.
+        """
+        if not self._factor or is_loopback(path) or isinstance(path, SecurePath):
+            return True
         peer = self._peers.find(path)
-        return peer is None or not peer.verified
+        return peer is not None and peer.verified
 
     def refuses(self, message: Message, path: Path) -> bool:
         """Whether a request is for a further block that is too large an answer.

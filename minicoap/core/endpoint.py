@@ -131,6 +131,15 @@ class EndpointCore:
             if peer.exchanges.get(exchange.token) is exchange:
                 exchange.answer(failure, now)
 
+    def believes(self, path: Path) -> bool:
+        """Whether whoever sends from `path` has shown to be there, and is no victim in whose name others send.
+
+        By an Echo value that it brought back (RFC 9175 §2.4; see `Request.echo_options`), by an answer to a request of
+        ours, or by the handshake of a security layer. This machine itself is believed, and with
+        ``Limits(amplification=0)`` everybody. It is forgotten EXCHANGE_LIFETIME after the peer was last heard of.
+        """
+        return self._exchanges.believes(path)
+
     def datagrams_to_send(self) -> list[tuple[bytes, Path]]:
         """Return what is to be sent, and forget it."""
         outbox = self._outbox

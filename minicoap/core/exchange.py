@@ -337,6 +337,10 @@ class Exchanges:
 
     # Server
 
+    def believes(self, path: Path) -> bool:
+        """Whether whoever sends from `path` has shown to be there; see `AddressGuard`."""
+        return self._guard.believes(path)
+
     def request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
         """Answer a request: now, or by a Deferred."""
         options = message.options

@@ -154,9 +154,14 @@ class Request:
 
     def challenge(self) -> Response:
         """Return 4.01 with an Echo value: the client repeats its request with it (RFC 9175 §2.3)."""
-        if self.echo is None:
-            return Response(codes.UNAUTHORIZED)
-        return Response(codes.UNAUTHORIZED, options=((ECHO, self.echo.value(self.path, self.now)),))
+        return Response(codes.UNAUTHORIZED, options=self.echo_options())
+
+    def echo_options(self) -> tuple[tuple[int, bytes], ...]:
+        """Return an Echo value for the options of any response: the client brings it back with its next request.
+
+        So it proves where it is without an answer being held back (RFC 9175 §2.3).
+        """
+        return () if self.echo is None else ((ECHO, self.echo.value(self.path, self.now)),)
 
     def defer(self) -> Deferred:
         """Return an answer to be given later.

@@ -107,8 +107,7 @@ class HealthResource:
         at = services.at()
         # A change of state goes to disk at once; the rest may wait for the next flush (samples).
         has_changed = presence.healthy != report.overall_healthy or not presence.body
-        presence.seen_at = at
-        presence.path = request.path
+        is_believed = services.heard(request, presence, at)
         presence.healthy = report.overall_healthy
         presence.body = body
         services.series.record(presence.row, at, report)
@@ -119,7 +118,7 @@ class HealthResource:
             services.changed("/health")
             services.changed("/nodes")
         told = HealthAnswer("ok", iso_from_ms(at), tuple(services.waiting.jobs_for(report.node_id)), services.servers)
-        return answer(request, told, codes.CHANGED, etag=report_etag(body))
+        return services.told(request, answer(request, told, codes.CHANGED, etag=report_etag(body)), is_believed)
 
     def _get(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)

@@ -61,8 +61,7 @@ class NodesResource:
 
         def registered(request: Request, outcome: Outcome) -> Response:
             presence = services.presences.add(registration.node_id)
-            presence.path = request.path
-            presence.seen_at = at
+            is_believed = services.heard(request, presence, at)
             told = RegistrationAnswer(
                 registration.node_id,
                 "registered" if outcome.created else "updated",
@@ -71,8 +70,10 @@ class NodesResource:
                 iso_from_ms(services.at()),
             )
             if outcome.created:
-                return answer(request, told, codes.CREATED, location=("nodes", registration.node_id))
-            return answer(request, told, codes.CHANGED)
+                response = answer(request, told, codes.CREATED, location=("nodes", registration.node_id))
+            else:
+                response = answer(request, told, codes.CHANGED)
+            return services.told(request, response, is_believed)
 
         host, port = request.path[0], request.path[1]
         command = RegisterNode(at, registration, str(host), int(port), registration.request_id)

@@ -251,12 +251,11 @@ class UpdatesResource:
         services = self._services
         at = services.at()
         presence = services.presences.find(report.node_id)
-        if presence is not None:
-            presence.seen_at = at
-            presence.path = request.path
+        is_believed = presence is None or services.heard(request, presence, at)
 
         def reported(request: Request, outcome: Outcome) -> Response:
-            return answer(request, ReportAnswer(report.job_id, outcome.state or report.state), codes.CHANGED)
+            told = answer(request, ReportAnswer(report.job_id, outcome.state or report.state), codes.CHANGED)
+            return services.told(request, told, is_believed)
 
         command = commands.Report(
             at,

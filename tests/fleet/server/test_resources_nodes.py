@@ -44,6 +44,8 @@ def test_the_address_that_counts_is_the_one_the_message_came_from(served):
     assert served.told(GET, "/nodes/worker-03")["address"] == "192.0.2.9:40000"
     moved = Client(served, ("198.51.100.7", 9))
     assert moved.ask(PUT, "/health", {"node_id": "worker-03"}).is_success
+    assert served.told(GET, "/nodes/worker-03")["address"] == "192.0.2.9:40000", "it has not shown that it is there"
+    assert moved.ask(PUT, "/health", {"node_id": "worker-03"}).is_success
     assert served.told(GET, "/nodes/worker-03")["address"] == "198.51.100.7:9"
 
 

@@ -291,6 +291,7 @@ def test_a_node_is_hinted_once_the_job_runs_and_counts_as_notified_when_it_heard
     heard: list[bytes] = []
     node = Client(served, ("192.0.2.20", 5683), a_listener(heard))
     node.ask(POST, "/nodes", {"node_id": "n1"})
+    node.ask(PUT, "/health", {"node_id": "n1"})
 
     job_id = served.running()
     served.world.run_for(1)

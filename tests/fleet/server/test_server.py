@@ -8,16 +8,17 @@ from fleet.server.engine.moves import ACTIVE_LIMIT_MS, PENDING_LIMIT_MS
 from fleet.server.series import FIVE_MINUTES
 from fleet.server.server import FLUSH_INTERVAL, RETRY_ADVANCE
 from minicoap.codec import codes
-from tests.fleet.server.serving import EPOCH, Client, Served, a_listener, a_report
+from tests.fleet.server.serving import EPOCH, SERVER, Client, Served, a_listener, a_report
 
 GET, POST, PUT, DELETE = codes.GET, codes.POST, codes.PUT, codes.DELETE
 
 
-def a_node(served, node_id, number):
-    """A node that listens; returns it and what it heard."""
+def a_node(served, node_id, number, network="192.0.2"):
+    """A node that listens and has shown where it is; returns it and what it heard."""
     heard: list[bytes] = []
-    node = Client(served, (f"192.0.2.{number}", 5683), a_listener(heard))
+    node = Client(served, (f"{network}.{number}", 5683), a_listener(heard))
     assert node.ask(POST, "/nodes", {"node_id": node_id}).is_success
+    assert node.ask(PUT, "/health", {"node_id": node_id}).is_success  # brings back the Echo value of the first answer
     return node, heard
 
 
@@ -75,9 +76,10 @@ def test_a_node_that_was_away_is_hinted_when_the_job_resumes():
     assert served.status(job_id)["nodes"]["n1"]["state"] == "notified"
 
 
-def test_a_restarted_server_hints_nodes_that_have_not_begun():
+@pytest.mark.parametrize(("network", "hints"), [("127.0.0", 1), ("192.0.2", 0)])
+def test_a_restarted_server_hints_nodes_that_have_not_begun_if_it_knows_where_they_are(network, hints):
     served = Served()
-    node, heard = a_node(served, "n1", 50)
+    node, heard = a_node(served, "n1", 50, network)
     node.host.crash()
     job_id = served.running()
     served.world.run_for(1)
@@ -86,9 +88,37 @@ def test_a_restarted_server_hints_nodes_that_have_not_begun():
     served.boot()
     served.world.run_for(1)
 
-    assert len(heard) == 1
-    assert served.status(job_id)["nodes"]["n1"]["state"] == "notified"
+    assert len(heard) == hints
+    assert served.status(job_id)["nodes"]["n1"]["state"] == ("notified" if hints else "pending")
     assert served.told(PUT, "/health", {"node_id": "n1"})["jobs"] == [job_id]
+
+
+def test_a_report_in_a_victims_name_aims_no_hint_at_it():
+    served = Served()
+    node, heard = a_node(served, "n1", 50)
+    victim, heard_by_victim = Client(served, ("198.51.100.7", 5683)), []
+    victim.core.site.add(a_listener(heard_by_victim))
+    for code, path in ((PUT, "/health"), (POST, "/nodes")):
+        # Whoever sends in the victim's name does not get its answers, nor the Echo value in them.
+        assert victim.ask(code, path, {"node_id": "n1"}).is_success
+        victim.core._peers.reach(SERVER, served.world.now).echo = None
+
+    served.running()
+    served.world.run_for(1)
+
+    assert (len(heard), heard_by_victim) == (1, [])
+
+
+def test_a_node_that_moved_is_hinted_where_it_is_as_soon_as_it_has_shown_it():
+    served = Served()
+    a_node(served, "n1", 50)
+    moved, heard = a_node(served, "n1", 51)
+
+    served.running()
+    served.world.run_for(1)
+
+    assert len(heard) == 1
+    assert served.told(GET, "/nodes/n1")["address"] == "192.0.2.51:5683"
 
 
 def test_a_crash_loses_nothing_that_was_answered():
