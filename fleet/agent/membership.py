@@ -18,8 +18,8 @@ from fleet.host.clock import Clock
 from fleet.host.facts import Facts
 from fleet.model.api import HealthAnswer, RegistrationAnswer
 from fleet.model.formats import JSON, encode
-from fleet.model.health import HealthReport
-from fleet.model.mergepatch import make_patch
+from fleet.model.health import HealthReport, report_etag
+from fleet.model.mergepatch import make_patch, merge_patch
 from fleet.model.nodes import Registration
 from fleet.model.times import iso_from_ms
 from minicoap.codec import codes
@@ -37,13 +37,17 @@ FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0  # seconds between attempts while the serv
 DEFAULT_INTERVAL = 60.0  # seconds between health reports, until the server says
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 86_400.0
 FULL_INTERVAL = 3600.0  # seconds after which all is reported, and not only what changed
+UNCONFIRMED = 4  # reports in a row that are not confirmed: by the fifth a node hears what waits for it
+SILENCE = 20.0  # seconds in which an unconfirmed report may be refused
+LARGEST_UNCONFIRMED = 1024  # bytes; what travels in blocks is answered
+NO_SUCCESS = 2  # No-Response: a 2.xx is not wanted, an error is (RFC 7967 §2.1)
 SPREAD = 0.1  # part of the interval by which a report may be early, so that nodes do not report in step
 
 Document = dict[str, Any]
 
 
 class _Known(NamedTuple):
-    """The report that the server has, and its name for it."""
+    """The report that the server has, as it keeps it, and its name for it."""
 
     health: Document
     etag: bytes
@@ -77,6 +81,7 @@ class Membership:
         self._timer: Optional[Timer] = None
         self._known: Optional[_Known] = None
         self._full_at = 0.0  # when all is reported next, seconds of the monotonic clock
+        self._unconfirmed = 0  # reports since the last that was confirmed
         self.is_registered = False
 
     def register(self) -> None:
@@ -93,7 +98,7 @@ class Membership:
             request_id=self._entropy.token(8).hex(),
         )
         self._known = None
-        self._send(codes.POST, "nodes", registration, self._registered)
+        self._send(codes.POST, "nodes", encode(registration), self._registered)
 
     def health(self) -> HealthReport:
         """How the node is now."""
@@ -114,7 +119,9 @@ class Membership:
     def report(self, now: float = 0.0) -> None:
         """Report the node's health now: what changed since the last report, or all of it.
 
-        All of it goes first, once an hour, and whenever the server may not have what was reported last.
+        All of it goes first, once an hour, and whenever the server may not have what was reported last. What changed
+        goes without confirmation most of the time: the server says so if it does not have the report before (4.12),
+        which the lost one was. Only a confirmed report tells the node what waits for it.
         """
         self._endpoint.site.changed("/health")
         health = _document(self.health())
@@ -124,29 +131,37 @@ class Membership:
         self._known = None
         if known is None or at >= self._full_at:
             self._full_at = at + FULL_INTERVAL
-            self._send(codes.PUT, "health", health, partial(self._reported, health=health))
+            self._send(codes.PUT, "health", encode(health), partial(self._reported, health=health))
             return
         patch = {"node_id": self._config.node_id, **make_patch(known.health, health)}
-        self._send(
-            codes.IPATCH,
-            "health",
-            patch,
-            partial(self._patched, health=health),
-            content_format=MERGE_PATCH,
-            options=((IF_MATCH, known.etag),),
-        )
+        health = merge_patch(known.health, patch)
+        payload = encode(patch)
+        is_news = health["overall_healthy"] != known.health["overall_healthy"]
+        if is_news or self._unconfirmed >= UNCONFIRMED or len(payload) > LARGEST_UNCONFIRMED:
+            self._patch(payload, known.etag, partial(self._patched, health=health))
+            return
+        self._unconfirmed += 1
+        self._known = expected = _Known(health, report_etag(encode(health)))
+        self._arm(self._interval * self._entropy.uniform(1 - SPREAD, 1), self.report)
+        refused = partial(self._unconfirmed_answered, expected=expected)
+        self._patch(payload, known.etag, refused, confirmable=False, no_response=NO_SUCCESS, timeout=SILENCE)
+
+    def _patch(
+        self, payload: bytes, etag: bytes, done: Callable[[Union[Response, CoapError]], None], **arguments: Any
+    ) -> None:
+        options = ((IF_MATCH, etag),)
+        self._send(codes.IPATCH, "health", payload, done, content_format=MERGE_PATCH, options=options, **arguments)
 
     def _send(
         self,
         code: int,
         path: str,
-        message: Any,
+        payload: bytes,
         done: Callable[[Union[Response, CoapError]], None],
         *,
         content_format: int = JSON,
-        options: Sequence[tuple[int, bytes]] = (),
+        **arguments: Any,
     ) -> None:
-        self._timer = None
         try:
             self._endpoint.request(
                 code,
@@ -154,9 +169,9 @@ class Membership:
                 done,
                 self._clock.monotonic(),
                 uri_path=(path,),
-                payload=encode(message),
+                payload=payload,
                 content_format=content_format,
-                options=options,
+                **arguments,
             )
         except NetworkError as error:
             done(error)
@@ -173,6 +188,15 @@ class Membership:
         wanted = self._config.health_interval or (told.health_interval if told is not None else DEFAULT_INTERVAL)
         self._interval = min(max(wanted, SHORTEST_INTERVAL), LONGEST_INTERVAL)
         self.report()
+
+    def _unconfirmed_answered(self, outcome: Union[Response, CoapError], expected: _Known) -> None:
+        """Take what came of a report that was not to be confirmed: nothing, if all is well."""
+        if self._known is not expected:
+            return  # other reports have followed it, whose outcome counts
+        if isinstance(outcome, Response) and (outcome.code == codes.EMPTY or outcome.is_success):
+            return
+        self._known = None
+        self._patched(outcome, expected.health)
 
     def _patched(self, outcome: Union[Response, CoapError], health: Document) -> None:
         if isinstance(outcome, Response) and outcome.code == codes.PRECONDITION_FAILED:
@@ -192,6 +216,7 @@ class Membership:
             self._try_again(outcome, self.report)
             return
         self._backoff.reset()
+        self._unconfirmed = 0
         if outcome.etag is not None:
             self._known = _Known(health, outcome.etag)
         self._arm(self._interval * self._entropy.uniform(1 - SPREAD, 1), self.report)

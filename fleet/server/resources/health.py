@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any, Union
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
 from fleet.model.api import HealthAnswer, parse_health, parse_health_patch
 from fleet.model.formats import CBOR, JSON, convert, encode
-from fleet.model.health import HealthReport
+from fleet.model.health import HealthReport, report_etag
 from fleet.model.mergepatch import merge_patch
 from fleet.model.times import iso_from_ms
 from fleet.server.presence import Presence
@@ -147,15 +146,6 @@ class HealthResource:
 
 def _test(request: Request) -> Response:
     return answer(request, TestAnswer())
-
-
-def report_etag(body: bytes) -> bytes:
-    """The ETag of a report as it is kept.
-
-    A node is the only author of its report, so that this only has to tell its last few from each other; four bytes
-    travel with every report.
-    """
-    return zlib.crc32(body).to_bytes(4, "big")
 
 
 def _condition_holds(request: Request, presence: Presence) -> bool:

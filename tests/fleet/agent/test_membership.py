@@ -7,10 +7,12 @@ import json
 import pytest
 
 from fleet.host.facts import HostHealth
+from fleet.model.formats import encode
+from fleet.model.health import report_etag
 from fleet.model.mergepatch import merge_patch
 from minicoap.codec import codes
 from minicoap.codec.contentformats import JSON, MERGE_PATCH
-from minicoap.codec.options import IF_MATCH
+from minicoap.codec.options import IF_MATCH, NO_RESPONSE
 from minicoap.core.request import Request, Response
 from tests.fleet.agent.noding import EPOCH, Node, told
 from tests.fleet.pretended import FixedFacts
@@ -145,22 +147,26 @@ def test_the_server_restarting_is_survived():
 
 
 class Kept:
-    """A server that keeps the node's report as the real one does, and names it by how many there were."""
+    """A server that keeps the node's report as the real one does; `number` says how many it had, `quiet` which of them
+    wanted no answer to a success.
+    """
 
     def __init__(self, node: Node) -> None:
         self.health: dict = {}
         self.number = 0
+        self.quiet: list[bool] = []
+        self.jobs: list[str] = []
         self.refusals: list[int] = []  # codes that the next patches are answered with
         node.server.say("PUT", "/health", self.put)
         node.server.say("iPATCH", "/health", self.patch)
 
     @property
     def tag(self) -> bytes:
-        return b"%d" % self.number
+        return report_etag(encode(self.health))
 
     def put(self, request: Request) -> Response:
         self.health = json.loads(request.payload)
-        return self.taken()
+        return self.taken(request)
 
     def patch(self, request: Request) -> Response:
         if self.refusals:
@@ -169,12 +175,13 @@ class Kept:
             return Response(codes.PRECONDITION_FAILED)
         assert request.content_format == MERGE_PATCH
         self.health = merge_patch(self.health, json.loads(request.payload))
-        return self.taken()
+        return self.taken(request)
 
-    def taken(self) -> Response:
+    def taken(self, request: Request) -> Response:
         self.number += 1
-        body = b'{"status": "ok", "time": "", "jobs": [], "servers": []}'
-        return Response(codes.CHANGED, body, JSON, etag=self.tag)
+        self.quiet.append(request.options.uint(NO_RESPONSE) == 2)
+        told = {"status": "ok", "time": "", "jobs": self.jobs, "servers": []}
+        return Response(codes.CHANGED, json.dumps(told).encode(), JSON, etag=self.tag)
 
 
 class Facts(FixedFacts):
@@ -242,10 +249,59 @@ def test_all_of_it_is_reported_once_an_hour():
     assert kept.number > 170, "nothing was left out in between"
 
 
+def test_every_fifth_report_is_confirmed_and_so_is_a_change_of_state():
+    node, kept, facts = patching_node()
+    node.until(lambda: kept.number == 13)
+    assert kept.quiet == [False, *[True] * 4, False, *[True] * 4, False, True, True]
+
+    facts.now = facts.now._replace(services_status={"ssh": False, "docker": False})
+    node.until(lambda: kept.number == 15)
+    assert kept.quiet[13:] == [True, True], "docker was down all the time"
+    facts.now = facts.now._replace(services_status={"ssh": True, "docker": True})
+    node.until(lambda: kept.number == 16)
+    assert kept.quiet[15:] == [False]
+
+
+def test_job_that_waits_is_heard_of_within_five_reports_without_a_hint():
+    node, kept, _facts = patching_node()
+    node.until(lambda: kept.number == 2)
+    node.agent.membership._jobs_wait = (waiting := []).extend
+    kept.jobs = ["j1"]
+
+    node.until(lambda: bool(waiting))
+
+    assert kept.number <= 6
+
+
+def test_a_lost_report_is_made_good_by_the_next():
+    node, kept, facts = patching_node()
+    node.until(lambda: kept.number == 2)
+    node.world.partition(node.host, node.server.host)
+    facts.now = facts.now._replace(cpu_percent=77.0)
+    node.world.run_for(60)
+    node.world.heal()
+    facts.now = facts.now._replace(memory_percent=11.0)
+
+    node.until(lambda: kept.number == 3)
+
+    assert (kept.health["cpu_percent"], kept.health["memory_percent"]) == (77.0, 11.0)
+    assert len(bodies(node, "PUT")) == 2
+    node.world.run_for(1)
+    assert encode(kept.health) == encode(node.agent.membership._known.health)
+
+
+def test_a_list_of_services_that_is_too_long_for_a_datagram_is_confirmed():
+    node, kept, facts = patching_node()
+    facts.now = facts.now._replace(services_status={f"service-{number:03}": True for number in range(100)})
+    node.until(lambda: kept.number == 2)
+
+    assert kept.quiet == [False, False]
+
+
 def test_a_server_that_does_not_have_the_last_report_gets_all_of_it_at_once():
     node, kept, _facts = patching_node()
     node.until(lambda: kept.number == 3)
-    kept.number += 7  # it is another one that the server has
+    kept.health["cpu_percent"] = 99.9  # it is another one that the server has
     asked = len(node.server.asked)
 
     node.until(lambda: len(node.server.asked) == asked + 2)

@@ -95,7 +95,7 @@ def test_a_restarted_server_hints_nodes_that_have_not_begun_if_it_knows_where_th
 
 def test_a_report_in_a_victims_name_aims_no_hint_at_it():
     served = Served()
-    node, heard = a_node(served, "n1", 50)
+    _node, heard = a_node(served, "n1", 50)
     victim, heard_by_victim = Client(served, ("198.51.100.7", 5683)), []
     victim.core.site.add(a_listener(heard_by_victim))
     for code, path in ((PUT, "/health"), (POST, "/nodes")):
@@ -112,7 +112,7 @@ def test_a_report_in_a_victims_name_aims_no_hint_at_it():
 def test_a_node_that_moved_is_hinted_where_it_is_as_soon_as_it_has_shown_it():
     served = Served()
     a_node(served, "n1", 50)
-    moved, heard = a_node(served, "n1", 51)
+    _moved, heard = a_node(served, "n1", 51)
 
     served.running()
     served.world.run_for(1)
