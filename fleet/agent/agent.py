@@ -32,7 +32,7 @@ from fleet.host.facts import Facts
 from fleet.host.files import Files
 from fleet.host.processes import Processes
 from fleet.install.interface import UNSUPPORTED, Answer, Step, StepArtifact
-from fleet.model.api import NodeJobAnswer
+from fleet.model.api_answers import NodeJobAnswer
 from fleet.model.artifacts import check_artifact_name, check_destination, is_sha256
 from fleet.model.executions import CANCELLING, PENDING
 from minicoap.codec import codes

@@ -16,7 +16,7 @@ from fleet.agent.backoff import Backoff
 from fleet.agent.config import AgentConfig
 from fleet.host.clock import Clock
 from fleet.host.facts import Facts
-from fleet.model.api import HealthAnswer, RegistrationAnswer
+from fleet.model.api_answers import HealthAnswer, RegistrationAnswer
 from fleet.model.formats import JSON, encode
 from fleet.model.health import HealthReport, report_etag
 from fleet.model.mergepatch import make_patch, merge_patch

@@ -14,7 +14,8 @@ import msgspec
 from fleet.agent.backoff import Backoff
 from fleet.agent.machine import Report
 from fleet.host.clock import Clock
-from fleet.model.api import REPORT, ReportAnswer, ReportRequest
+from fleet.model.api import REPORT, ReportRequest
+from fleet.model.api_answers import ReportAnswer
 from fleet.model.formats import JSON, encode
 from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore

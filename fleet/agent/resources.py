@@ -9,7 +9,8 @@ import msgspec
 import fleet
 from fleet.host.facts import Facts
 from fleet.model.answers import FORMATS, answer, arguments, guarded
-from fleet.model.api import HintAnswer, parse_hint
+from fleet.model.api import parse_hint
+from fleet.model.api_answers import HintAnswer
 from fleet.model.health import HealthReport
 from minicoap.codec import codes
 from minicoap.core.request import Request, Response

@@ -13,7 +13,7 @@ from fleet.cli import session
 from fleet.cli.exitcodes import DONE
 from fleet.cli.output import Progress, human_size, local_time, print_document, printable, table
 from fleet.errors import NotFoundError, PeerError, UsageError
-from fleet.model.api import ArtifactView
+from fleet.model.api_answers import ArtifactView
 from fleet.model.formats import encode
 from fleet.operator.client import Fleet
 from minicoap.asyncio.files import FileSource

@@ -12,7 +12,7 @@ from fleet.cli.exitcodes import DONE
 from fleet.cli.metrics import metrics_table
 from fleet.cli.output import age, outline, print_document, printable, table
 from fleet.cli.watch import watch_node
-from fleet.model.api import NodeView
+from fleet.model.api_answers import NodeView
 from fleet.model.enrolment import ACCEPT, REJECT
 from fleet.model.formats import JSON, decode
 from fleet.operator.client import Document, Fleet

@@ -14,7 +14,7 @@ from fleet.cli.exitcodes import DONE
 from fleet.cli.output import counts_text, local_time, printable, share, table
 from fleet.cli.watch import watch
 from fleet.errors import UsageError
-from fleet.model.api import ExecutionView, JobView, StatusAnswer
+from fleet.model.api_answers import ExecutionView, JobView, StatusAnswer
 from fleet.operator.client import Fleet
 
 # name=path:mode

@@ -7,7 +7,7 @@ from typing import Optional
 
 from fleet.cli.exitcodes import DONE, REFUSED
 from fleet.cli.output import counts_text, merged, print_document, printable, share
-from fleet.model.api import ExecutionView, NodeHealthAnswer, StatusAnswer
+from fleet.model.api_answers import ExecutionView, NodeHealthAnswer, StatusAnswer
 from fleet.model.executions import DOWNLOADING
 from fleet.model.jobs import JOB_ENDS, SUCCEEDED
 from fleet.operator.client import Fleet

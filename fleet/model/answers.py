@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, Optional, Union
 
 from fleet.errors import FormatError, InvalidError, PeerError
-from fleet.model.api import ErrorAnswer
+from fleet.model.api_answers import ErrorAnswer
 from fleet.model.formats import CBOR, JSON, encode
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import Options

@@ -23,7 +23,7 @@ from typing import Any, Callable, Generic, Optional, Protocol, TypeVar, Union
 
 from fleet import errors
 from fleet.errors import IllegalMoveError, NotFoundError, PeerError, RefusedError
-from fleet.model.api import (
+from fleet.model.api_answers import (
     ActionAnswer,
     CreateAnswer,
     ErrorAnswer,

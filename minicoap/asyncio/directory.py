@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Union
 
+from minicoap.asyncio.reach import Reach
 from minicoap.asyncio.udp import UdpShell
 from minicoap.codec import codes
 from minicoap.core.directory import Facts, Registration
@@ -17,10 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 async def register(
-    core: EndpointCore, shell: UdpShell, uri: str, path: Path, facts: Facts, agreed: asyncio.Future[Response]
+    core: EndpointCore, shell: UdpShell, reach: Reach, uri: str, path: Path, facts: Facts
 ) -> Registration:
-    """Register with the directory at `path`; whoever ends `agreed` otherwise ends the wait for it."""
+    """Register with the directory at `path`, and wait for its agreement."""
     loop = asyncio.get_running_loop()
+    agreed: asyncio.Future[Response] = loop.create_future()
 
     def on_outcome(outcome: Union[Response, CoapError]) -> None:
         is_agreement = isinstance(outcome, Response) and outcome.code == codes.CHANGED
@@ -38,7 +40,7 @@ async def register(
     is_registered = False
     try:
         shell.wake()
-        await agreed
+        await reach.wait(agreed)
         is_registered = True
     finally:
         if not is_registered:

@@ -10,13 +10,16 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 
-from minicoap.asyncio.addresses import resolve_all, resolve_local
+from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.directory import register
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSource
 from minicoap.asyncio.multicast import Answers, ask, join
+from minicoap.asyncio.observation import observe
+from minicoap.asyncio.reach import Reach
+from minicoap.asyncio.tasks import Tasks
 from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
-from minicoap.asyncio.udp import UdpShell, open_socket
+from minicoap.asyncio.udp import UdpShell, open_for_all, open_socket
 from minicoap.codec import codes, contentformats
 from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.options import URI_HOST
@@ -27,16 +30,14 @@ from minicoap.core.directory import DEFAULT_LIFETIME, Facts, Registration
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.observe_client import Observation
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.request import SAFE, Deferred, Path, Request, Response
-from minicoap.core.resource import CoroutineHandler, Handler, Site
+from minicoap.core.request import Path, Response
+from minicoap.core.resource import Site
 from minicoap.errors import (
     CoapError,
     NetworkError,
-    OptionError,
     PathError,
     PeerError,
     RequestTimeout,
-    SecurityError,
     UsageError,
 )
 
@@ -83,17 +84,15 @@ class Endpoint:
         self._security_limits = security_limits
         self._secure: Optional[SecureShell] = None  # made with the first socket, if there are credentials
         self._shell: Optional[UdpShell] = None
-        self._pending: dict[asyncio.Future[Any], None] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._reach = Reach(self.core)
+        self._tasks = Tasks(self.wake)
         self._observations: dict[Observation, None] = {}
         self._asking: dict[Answers, None] = {}  # requests to groups that are under way
-        self._reached: dict[tuple[str, str, int], Path] = {}  # which of a name's addresses answered
         self._local: dict[str, UdpShell] = {}  # what is served, by scheme
-        self._is_closed = False
         for resource in self.core.site.resources:
             for code, handler in resource.handlers.items():
                 if iscoroutinefunction(handler):
-                    resource.handlers[code] = self._in_task(handler)
+                    resource.handlers[code] = self._tasks.handler(handler)
 
     async def __aenter__(self) -> Endpoint:
         return self
@@ -103,12 +102,8 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the socket; whoever still waits for a response gets a NetworkError."""
-        self._is_closed = True
-        for task in self._tasks:
-            task.cancel()
-        for future in self._pending:
-            if not future.done():
-                future.set_exception(NetworkError("the endpoint was closed"))
+        self._tasks.close()
+        self._reach.close()
         for answers in self._asking:
             answers.put_nowait(NetworkError("the endpoint was closed"))
         if self._shell is not None:
@@ -130,7 +125,7 @@ class Endpoint:
         if target.path or target.query:
             raise UsageError(f"{uri}: an endpoint serves a host and port; paths belong to the site's resources")
         is_bound = target.scheme in self._local or (self._shell is not None and not self._local)
-        if self._is_closed or is_bound or (self._local and self._credentials is None):
+        if self._reach.is_closed or is_bound or (self._local and self._credentials is None):
             raise UsageError("the endpoint is bound already; call serve before the first request")
         loop = asyncio.get_running_loop()
         family, address = await resolve_local(target.host, target.port, loop)
@@ -265,7 +260,7 @@ class Endpoint:
         with FileSource(os.fspath(source)) as file:
             return await upload(self._request, uri, file, progress, arguments)
 
-    async def observe(
+    def observe(
         self,
         uri: str,
         *,
@@ -296,67 +291,22 @@ class Endpoint:
         items = list(options)
         if not is_ip_literal(target.host):
             items.append((URI_HOST, target.host.encode()))  # RFC 7252 §6.4
-        shell = self._open()
-        paths = await self._addresses(target, shell)
-        loop = asyncio.get_running_loop()
-        latest: Union[Response, CoapError, None] = None
-        news: asyncio.Future[object] = loop.create_future()
-
-        def update(outcome: Union[Response, CoapError]) -> None:
-            nonlocal latest
-            latest = outcome
-            if not news.done():
-                news.set_result(None)
-
-        def start() -> Observation:
-            observation = self.core.observe(
-                paths.pop(0),
-                update,
-                loop.time(),
-                code=code,
-                uri_path=target.path,
-                query=target.query,
-                payload=payload,
-                content_format=content_format,
-                accept=accept,
-                options=items,
-                confirmable=confirmable,
-                timeout=timeout,
-                sink=sink,
-                patience=patience,
-            )
-            self._observations[observation] = None
-            return observation
-
-        observation = start()
-        try:
-            shell.wake()
-            while True:
-                if self._is_closed:
-                    raise NetworkError("the endpoint was closed")
-                self._pending[news] = None
-                try:
-                    await news
-                finally:
-                    del self._pending[news]
-                outcome, latest, news = latest, None, loop.create_future()
-                if isinstance(outcome, PathError) and paths:
-                    del self._observations[observation]
-                    observation = start()
-                    shell.wake()
-                    continue
-                if isinstance(outcome, CoapError):
-                    raise _placed(outcome, target)
-                assert outcome is not None
-                paths.clear()  # this is the one
-                is_last = observation.is_over
-                yield outcome
-                if is_last:
-                    return
-        finally:
-            del self._observations[observation]
-            observation.cancel(loop.time())
-            shell.wake()
+        return observe(
+            self.core,
+            self._open(),
+            self._reach,
+            target,
+            self._observations,
+            code=code,
+            payload=payload,
+            content_format=content_format,
+            accept=accept,
+            options=items,
+            confirmable=confirmable,
+            timeout=timeout,
+            sink=sink,
+            patience=patience,
+        )
 
     def changed(self, path: str) -> None:
         """Have the observers of the resource at `path` be sent its new state; may be called from anywhere in the loop.
@@ -439,7 +389,7 @@ class Endpoint:
                 **arguments,
             ).cancel
 
-        return cast(Response, await self._outcome_anywhere(code, target, shell, begin))
+        return cast(Response, await self._reach.outcome(code, target, shell, begin))
 
     async def multicast(
         self,
@@ -513,13 +463,8 @@ class Endpoint:
         if target.path or target.query:
             raise UsageError(f"{uri}: simple registration goes to a host; the path is /.well-known/rd")
         shell = self._open()
-        (path, *_) = await self._addresses(target, shell)
-        agreed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._pending[agreed] = None
-        try:
-            return await register(self.core, shell, uri, path, Facts(name, sector, lifetime, attributes or {}), agreed)
-        finally:
-            del self._pending[agreed]
+        (path, *_) = await self._reach.addresses(target, shell)
+        return await register(self.core, shell, self._reach, uri, path, Facts(name, sector, lifetime, attributes or {}))
 
     async def takes_tokens(self, uri: str, length: int) -> bool:
         """Whether the endpoint of `uri` takes tokens of `length` bytes (RFC 8974 §2.2.2); good for half an hour."""
@@ -527,7 +472,7 @@ class Endpoint:
         def begin(path: Path, done: Callable[[Union[bool, CoapError]], None], now: float) -> None:
             self.core.try_token_length(path, length, done, now)
 
-        return cast(bool, await self._outcome_anywhere(codes.GET, self._parse(uri), self._open(), begin))
+        return cast(bool, await self._reach.outcome(codes.GET, self._parse(uri), self._open(), begin))
 
     async def ping(self, uri: str, *, timeout: Optional[float] = None) -> float:
         """Ask the endpoint of `uri` for a sign of life (RFC 7252 §4.3) and return the seconds that it took.
@@ -543,16 +488,16 @@ class Endpoint:
             self.core.ping(path, done, now)
 
         try:
-            await asyncio.wait_for(self._outcome_anywhere(codes.GET, target, shell, begin), timeout)
+            await asyncio.wait_for(self._reach.outcome(codes.GET, target, shell, begin), timeout)
         except asyncio.TimeoutError:
             raise RequestTimeout(f"no sign of life within {timeout} s") from None
         return loop.time() - started
 
     def _open(self) -> UdpShell:
-        if self._is_closed:
+        if self._reach.is_closed:
             raise UsageError("the endpoint is closed")
         if self._shell is None:
-            self._shell = self._run(_open_for_all(), "", serves=False)
+            self._shell = self._run(open_for_all(), "", serves=False)
         return self._shell
 
     def _run(self, sock: socket.socket, scheme: str, *, serves: bool = True) -> UdpShell:
@@ -565,7 +510,7 @@ class Endpoint:
             from minicoap.security.sessions import SecurityLimits
 
             limits = self._security_limits or SecurityLimits()
-            self._secure = SecureShell(self.core, self._credentials, loop, limits=limits)
+            self._secure = self._reach.secure = SecureShell(self.core, self._credentials, loop, limits=limits)
         return self._secure.listen(sock, scheme, serves=serves)
 
     def _parse(self, uri: str) -> CoapUri:
@@ -573,116 +518,3 @@ class Endpoint:
         if target.scheme == "coaps" and self._credentials is None:
             raise UsageError(f"{uri}: coaps needs credentials: Endpoint(credentials=Credentials(...))")
         return target
-
-    async def _addresses(self, target: CoapUri, shell: UdpShell) -> list[Path]:
-        """Return where `target` may be: where it was the last time, then the rest."""
-        if not target.port:
-            raise UsageError("a request cannot go to port 0")
-        paths = await resolve_all(target.host, target.port, shell.family, asyncio.get_running_loop())
-        if target.scheme == "coaps":
-            assert self._secure is not None  # there are credentials, and the socket is open
-            paths = [self._secure.path_to(path, target.host) for path in paths]
-        reached = self._reached.get(target[:3])
-        return list(dict.fromkeys((reached, *paths))) if reached in paths else paths
-
-    async def _outcome_anywhere(
-        self, code: int, target: CoapUri, shell: UdpShell, begin: Callable[..., Optional[Callable[[float], None]]]
-    ) -> object:
-        """Have `begin(path, done, now)` start something at the addresses of `target`, one after the other.
-
-        The next is tried where one cannot be reached, and where it stays silent to a request that only reads: any other
-        may have been carried out. The one that answered comes first from then on.
-        """
-        loop = asyncio.get_running_loop()
-        paths = await self._addresses(target, shell)
-        has_choice = len(paths) > 1
-        while True:
-            path = paths.pop(0)
-            started = loop.time()
-            try:
-                outcome = await self._outcome(target, shell, path, begin)
-            except (PathError, RequestTimeout, SecurityError) as error:
-                may_repeat = isinstance(error, PathError) or code in SAFE
-                if not paths or not may_repeat or self.core.has_answered(path, started):
-                    raise
-                continue
-            if has_choice:
-                if len(self._reached) >= _REACHED:
-                    self._reached.clear()
-                self._reached[target[:3]] = path
-            return outcome
-
-    async def _outcome(
-        self, target: CoapUri, shell: UdpShell, path: Path, begin: Callable[..., Optional[Callable[[float], None]]]
-    ) -> object:
-        """Have `begin(path, done, now)` start something in the core, and wait for what `done` is called with.
-
-        What `begin` returns, if anything, takes it back: it is called if the waiting task is cancelled.
-        """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[object] = loop.create_future()
-
-        def done(outcome: object) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, CoapError):
-                future.set_exception(_placed(outcome, target))
-            else:
-                future.set_result(outcome)
-
-        cancel = begin(path, done, loop.time())
-        self._pending[future] = None
-        try:
-            shell.wake()
-            return await future
-        except asyncio.CancelledError:
-            if cancel is not None:
-                cancel(loop.time())
-                shell.wake()
-            raise
-        finally:
-            del self._pending[future]
-
-    def _in_task(self, handler: CoroutineHandler) -> Handler:
-        """Return a handler that runs the coroutine function `handler` in a task and answers when it is done."""
-
-        async def run(request: Request, deferred: Deferred) -> None:
-            try:
-                response = await handler(request)
-            except OptionError as error:
-                response = Response(error.code, str(error).encode())
-            except Exception:  # the boundary to a user's handlers: one broken resource must not end the server
-                logger.exception(
-                    "the handler of %s /%s failed", codes.code_name(request.code), "/".join(request.uri_path)
-                )
-                response = Response(codes.INTERNAL_SERVER_ERROR)
-            deferred.resolve(response, asyncio.get_running_loop().time())
-            self.wake()
-
-        def handle(request: Request) -> Deferred:
-            deferred = request.defer()
-            task = asyncio.get_running_loop().create_task(run(request, deferred))
-            self._tasks[task] = None
-            task.add_done_callback(self._tasks.pop)
-            return deferred
-
-        return handle
-
-
-def _placed(error: CoapError, target: CoapUri) -> CoapError:
-    """Return `error`, one of the path with the address as the caller wrote it."""
-    if not isinstance(error, PathError):
-        return error
-    where = format_uri(target._replace(path=(), query=())).rstrip("/")
-    return PathError(f"{where} cannot be reached: {error.error.strerror}", error.error)
-
-
-def _open_for_all() -> socket.socket:
-    """Return a socket that reaches IPv6 and IPv4, or IPv4 alone on a host that has no IPv6."""
-    try:
-        try:
-            return open_socket(socket.AF_INET6, ("::", 0))
-        except OSError:  # a host without IPv6
-            return open_socket(socket.AF_INET, ("0.0.0.0", 0))
-    except OSError as error:
-        raise PathError(f"no UDP socket can be had: {error.strerror}", error) from error

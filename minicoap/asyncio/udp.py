@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 from minicoap.asyncio.addresses import mapped
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
+from minicoap.errors import PathError
 
 if TYPE_CHECKING:
     from minicoap.asyncio.local import LocalAddresses
@@ -60,6 +61,17 @@ def prepare_socket(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+
+
+def open_for_all() -> socket.socket:
+    """Return a socket that reaches IPv6 and IPv4, or IPv4 alone on a host without IPv6. Raises PathError."""
+    try:
+        try:
+            return open_socket(socket.AF_INET6, ("::", 0))
+        except OSError:  # a host without IPv6
+            return open_socket(socket.AF_INET, ("0.0.0.0", 0))
+    except OSError as error:
+        raise PathError(f"no UDP socket can be had: {error.strerror}", error) from error
 
 
 class UdpShell:

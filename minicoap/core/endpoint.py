@@ -33,6 +33,7 @@ from minicoap.core.reliability import Reliability
 from minicoap.core.request import ALL_CLASSES, SAFE, ClientRequest, Path, Response
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timers
+from minicoap.core.transmission import Transmission
 from minicoap.errors import CoapError, MessageFormatError, NetworkError, PathError, ResetError, UsageError
 
 if TYPE_CHECKING:
@@ -74,10 +75,13 @@ class EndpointCore:
         self._blocks = BlockServer(self.site, self._timers, limits, lifetime)
         self._exchanges = Exchanges(self.site, self._blocks, self._peers, self._timers, entropy, parameters, limits)
         self._observations = Observations(self._exchanges, self._timers, entropy, limits.assembled_body)
-        self._reliability = Reliability(
-            self._exchanges, self._outbox, self._peers, self._timers, entropy, parameters, limits
+        self._transmission = Transmission(
+            self._outbox, self._timers, entropy, parameters, limits, self._exchanges.observers.room_made
         )
-        self._exchanges.reliability = self._exchanges.observers.reliability = self._reliability
+        self._exchanges.transmission = self._exchanges.observers.transmission = self._transmission
+        self._reliability = Reliability(
+            self._exchanges, self._transmission, self._outbox, self._peers, self._timers, parameters, limits
+        )
         self._group_server: Optional[GroupServer] = None  # made when something is sent to a group that we are in
 
     # DatagramMachine
@@ -126,7 +130,7 @@ class EndpointCore:
             failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
         self._exchanges.observers.remove_all(peer, now)
         exchanges = list(peer.exchanges.values())  # not those that are begun because of the failure
-        self._reliability.fail_all(peer, failure, now)
+        self._transmission.fail_all(peer, failure, now)
         for exchange in exchanges:
             if peer.exchanges.get(exchange.token) is exchange:
                 exchange.answer(failure, now)
@@ -295,7 +299,7 @@ class EndpointCore:
             done(None if isinstance(error, ResetError) else error)
 
         peer = self._peers.reach(path, now)
-        if peer is None or self._reliability.send(peer, codes.EMPTY, b"", Options(), b"", now, on_outcome) is None:
+        if peer is None or self._transmission.send(peer, codes.EMPTY, b"", Options(), b"", now, on_outcome) is None:
             raise NetworkError("too many messages are under way; see Limits")
 
     def multicast(
@@ -339,7 +343,7 @@ class EndpointCore:
 
         groups = self._exchanges.groups
         if groups is None:
-            groups = GroupClient(self._peers, self._timers, self._entropy, self._reliability)
+            groups = GroupClient(self._peers, self._timers, self._entropy, self._transmission)
             self._exchanges.groups = groups
         request = GroupRequest(on_response, done, ask)
         error = groups.request(path, code, Options(items), payload, request, duration, now)

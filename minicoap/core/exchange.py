@@ -31,16 +31,15 @@ from minicoap.core.block_server import BlockServer
 from minicoap.core.echo import AddressGuard, Echo
 from minicoap.core.entropy import Entropy
 from minicoap.core.flight import Flight
-from minicoap.core.late import ignore_outcome
 from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
-from minicoap.core.outgoing import Outgoing
+from minicoap.core.outgoing import Outgoing, ignore_outcome
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Reliability
 from minicoap.core.request import ALL_CLASSES, NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response
 from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
+from minicoap.core.transmission import Transmission
 from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, RequestTimeout
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Exchange:
         if self.timer is not None:
             self.timer.cancel()
         if self.outgoing is not None:
-            self.exchanges.reliability.withdraw(self.outgoing, now)
+            self.exchanges.transmission.withdraw(self.outgoing, now)
             self.outgoing = None
 
     def answer(self, answer: Answer, now: float) -> None:
@@ -107,7 +106,7 @@ class Exchange:
     def responded(self, now: float) -> None:
         """A response has come: the request need not be repeated."""
         if self.outgoing is not None:
-            self.exchanges.reliability.responded(self.outgoing, now)
+            self.exchanges.transmission.responded(self.outgoing, now)
             self.outgoing = None
 
     def receive(self, message: Message, now: float) -> bool:
@@ -157,7 +156,7 @@ class Exchanges:
         self.backoff = Backoff(timers)
         self._echo = Echo(entropy, parameters.exchange_lifetime)
         self._guard = AddressGuard(self._echo, peers, limits.amplification)
-        self.reliability: Reliability  # set by the endpoint: the two know each other
+        self.transmission: Transmission  # set by the endpoint: the layer below knows this one
 
     # Client
 
@@ -266,7 +265,7 @@ class Exchanges:
 
     def _transmit(self, exchange: Exchange, now: float) -> bool:
         """Hand a request to the message layer; False if there is no room for it."""
-        outgoing = self.reliability.send(
+        outgoing = self.transmission.send(
             exchange.peer,
             exchange.code,
             exchange.token,
@@ -407,10 +406,6 @@ class Exchanges:
     def late_response(self, request: Request, response: Response, now: float) -> Response:
         """Make a deferred response fit into one datagram."""
         return self.observers.late_response(request, self.fitted(request, response), now)
-
-    def room_made(self, peer: Peer) -> None:
-        """Learn that notifications owed to `peer` may find room now."""
-        self.observers.room_made(peer)
 
     def _observe_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
         """Answer a request with an Observe option: as one without it, and then by a notification (RFC 7641 §4.1)."""

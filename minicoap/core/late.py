@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Optional
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, EXTENDED, VERSION_BITS, Message, encode_header
 from minicoap.core.deduplication import Deduplication
+from minicoap.core.outgoing import ignore_outcome
 from minicoap.core.parameters import Limits
 from minicoap.core.peer import Peers
 from minicoap.core.request import Deferred, Path, Request, Response, is_wanted
 from minicoap.core.timers import Timer, Timers
-from minicoap.errors import CoapError
 
 if TYPE_CHECKING:
     from minicoap.core.reliability import Above, Reliability
+    from minicoap.core.transmission import Transmission
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,12 @@ class Pending:
 class LateAnswers:
     """All requests that wait for their answer; `count` says how many."""
 
-    __slots__ = ("_above", "_answers", "_limits", "_peers", "_reliability", "_timers", "count")
+    __slots__ = ("_above", "_answers", "_limits", "_peers", "_reliability", "_timers", "_transmission", "count")
 
     def __init__(
         self,
         reliability: Reliability,
+        transmission: Transmission,
         above: Above,
         peers: Peers,
         timers: Timers,
@@ -69,6 +71,7 @@ class LateAnswers:
     ) -> None:
         self.count = 0
         self._reliability = reliability
+        self._transmission = transmission
         self._above = above
         self._peers = peers
         self._timers = timers
@@ -147,8 +150,8 @@ class LateAnswers:
         peer = self._peers.reach(path, now)
         if peer is None:
             return
-        reliability = self._reliability
-        defended = reliability.defended(message, path, response, now)
+        transmission = self._transmission
+        defended = self._reliability.defended(message, path, response, now)
         is_challenge = defended is not response and defended.code == codes.UNAUTHORIZED
         response = defended
         token = message.token
@@ -157,13 +160,9 @@ class LateAnswers:
         # RFC 9175 §2.4: a challenge never goes in a message that would be repeated.
         if (
             is_challenge
-            or reliability.send(peer, response.code, token, response.options, payload, now, ignore_outcome) is None
+            or transmission.send(peer, response.code, token, response.options, payload, now, ignore_outcome) is None
         ):
-            reliability.send_unreliably(peer, response.code, token, response.options, payload)
-
-
-def ignore_outcome(error: Optional[CoapError], now: float) -> None:
-    """Whether a separate response arrived is of no consequence here: the client asks again if it did not."""
+            transmission.send_unreliably(peer, response.code, token, response.options, payload)
 
 
 def record_of(version_bits: int, message: Message) -> bytes:

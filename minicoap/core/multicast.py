@@ -19,6 +19,7 @@ from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
 from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.timers import Timer, Timers
+from minicoap.core.transmission import Transmission
 from minicoap.errors import CoapError, NetworkError
 
 _TOKEN_LENGTH = 4  # bytes
@@ -102,13 +103,13 @@ def _nothing() -> None:
 class GroupClient:
     """The requests to groups that an endpoint has under way."""
 
-    __slots__ = ("_entropy", "_peers", "_reliability", "_requests", "_timers")
+    __slots__ = ("_entropy", "_peers", "_requests", "_timers", "_transmission")
 
-    def __init__(self, peers: Peers, timers: Timers, entropy: Entropy, reliability: Reliability) -> None:
+    def __init__(self, peers: Peers, timers: Timers, entropy: Entropy, transmission: Transmission) -> None:
         self._peers = peers
         self._timers = timers
         self._entropy = entropy
-        self._reliability = reliability
+        self._transmission = transmission
         self._requests: dict[bytes, GroupRequest] = {}  # by token
 
     def __len__(self) -> int:
@@ -132,7 +133,7 @@ class GroupClient:
         while token in self._requests:
             token = self._entropy.token(_TOKEN_LENGTH)
         self._peers.avoid_confusion(peer)
-        outgoing = self._reliability.send(peer, code, token, options, payload, now, request.sent, confirmable=False)
+        outgoing = self._transmission.send(peer, code, token, options, payload, now, request.sent, confirmable=False)
         if outgoing is None:
             return NetworkError("too many messages wait for this group; see Limits.queued_messages")
         request.outgoing = outgoing
@@ -159,7 +160,7 @@ class GroupClient:
             peer.verified = True
             peer.echo = message.options.get(ECHO) if message.options.mask & EXTENDED else None
         if request.outgoing is not None:
-            self._reliability.responded(request.outgoing, now)
+            self._transmission.responded(request.outgoing, now)
         request.received(message, path, now)
         return True
 

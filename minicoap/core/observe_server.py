@@ -31,10 +31,10 @@ from minicoap.core.observer import (
 )
 from minicoap.core.parameters import Limits
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.reliability import Reliability
 from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
+from minicoap.core.transmission import Transmission
 from minicoap.errors import CoapError, OptionError
 
 OBSERVABLE_METHODS = frozenset((codes.GET, codes.FETCH))  # RFC 7641 §2, RFC 8132 §2.4
@@ -84,7 +84,7 @@ class Observers:
         self._changed: dict[Subject, None] = {}  # whose observers have to be gone through
         self._ready: deque[Observer] = deque()  # that may be behind and have room
         self._wakeup: Optional[Timer] = None
-        self.reliability: Reliability  # set by the endpoint
+        self.transmission: Transmission  # set by the endpoint
         site.on_change(self.changed)
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class Observers:
             if known is not None:
                 observer.number = known.number
         elif observer.outgoing is not None:  # the response says it better
-            self.reliability.withdraw(observer.outgoing, now)
+            self.transmission.withdraw(observer.outgoing, now)
             observer.outgoing = observer.sent = None
         # Until the response is there nothing is notified: that would be newer, and be taken for older.
         observer.registering += 1
@@ -187,7 +187,7 @@ class Observers:
             if not peer.owed:
                 peer.owed = None
         if observer.outgoing is not None:
-            self.reliability.withdraw(observer.outgoing, now)
+            self.transmission.withdraw(observer.outgoing, now)
             observer.outgoing = observer.sent = None
         if not subject.observers:
             self._drop(subject)
@@ -287,7 +287,7 @@ class Observers:
         if subject is None or observer.seen == subject.version or observer.registering or observer.outgoing is not None:
             return
         peer = observer.peer
-        if not self.reliability.has_room(peer):
+        if not self.transmission.has_room(peer):
             if peer.owed is None:
                 peer.owed = {}
             peer.owed[observer] = None
@@ -299,13 +299,13 @@ class Observers:
         response = self._notification(observer, rendering, now)
         if observer.subject is None:
             # Nothing follows this one, so it is confirmable; and whether it arrives changes nothing.
-            self.reliability.notify(peer, response, observer.token, True, now, observer)
+            self.transmission.notify(peer, response, observer.token, True, now, observer)
             return
         if response.options.mask & 1 << BLOCK2 and subject.key[1] == ():
             # What is left of an older body for this client alone would come before the new one, which is for all.
             request = subject.request
             self._forget_body(Request(request.code, peer.path, request.options, b"", now))
-        observer.outgoing = self.reliability.notify(peer, response, observer.token, confirmable, now, observer)
+        observer.outgoing = self.transmission.notify(peer, response, observer.token, confirmable, now, observer)
         if confirmable:
             observer.nons = 0
             observer.sent = rendering

@@ -12,10 +12,14 @@ from minicoap.errors import CoapError
 
 if TYPE_CHECKING:
     from minicoap.core.peer import Peer
-    from minicoap.core.reliability import Reliability
+    from minicoap.core.transmission import Transmission
 
 Outcome = Callable[[Optional[CoapError], float], None]
 """Told once how a confirmable message fared: None for acknowledged, else the error; and the time."""
+
+
+def ignore_outcome(error: Optional[CoapError], now: float) -> None:
+    """How a message fared is of no consequence: whoever it was for asks again if it did not arrive."""
 
 
 class Notification(Protocol):
@@ -42,12 +46,12 @@ class Outgoing:
 
     __slots__ = (
         "begun_at", "confirmable", "data", "flight", "is_over", "message_id", "notification", "on_outcome", "overtaken",
-        "parameters", "peer", "probes", "reliability", "retransmissions", "sent_at", "timeout", "timer", "token",
+        "parameters", "peer", "probes", "retransmissions", "sent_at", "timeout", "timer", "token", "transmission",
     )  # fmt: skip
 
     def __init__(
         self,
-        reliability: Reliability,
+        transmission: Transmission,
         peer: Peer,
         confirmable: bool,
         message_id: int,
@@ -57,7 +61,7 @@ class Outgoing:
         parameters: TransmissionParameters,
         flight: Optional[Flight] = None,
     ) -> None:
-        self.reliability = reliability
+        self.transmission = transmission
         self.peer = peer
         self.confirmable = confirmable
         self.parameters = parameters
@@ -89,12 +93,12 @@ class Outgoing:
 
     def unexpected(self, now: float) -> None:
         """Nothing is expected any more: another interaction may take its place."""
-        self.reliability.unexpected(self, now)
+        self.transmission.unexpected(self, now)
 
     def timed_out(self, now: float) -> None:
         """No acknowledgement has come in time: repeat the message, or give up."""
-        self.reliability.outgoing_timed_out(self, now)
+        self.transmission.outgoing_timed_out(self, now)
 
     def waited(self, now: float) -> None:
         """No reset has come in the time until the next non-confirmable notification."""
-        self.reliability.unconfirmed_ended(self, None, now)
+        self.transmission.unconfirmed_ended(self, None, now)

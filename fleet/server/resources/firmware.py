@@ -9,7 +9,8 @@ import msgspec
 
 from fleet.errors import InvalidError
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal, refuse_error
-from fleet.model.api import ArtifactView, FirmwareAnswer, check_page
+from fleet.model.api import check_page
+from fleet.model.api_answers import ArtifactView, FirmwareAnswer
 from fleet.model.artifacts import Artifact, check_artifact_name, is_sha256
 from fleet.model.times import iso_from_ms
 from fleet.server import commands

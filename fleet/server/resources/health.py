@@ -7,7 +7,8 @@ from typing import Any, Union
 import msgspec
 
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
-from fleet.model.api import HealthAnswer, parse_health, parse_health_patch
+from fleet.model.api import parse_health, parse_health_patch
+from fleet.model.api_answers import HealthAnswer
 from fleet.model.formats import CBOR, JSON, convert, encode
 from fleet.model.health import HealthReport, report_etag
 from fleet.model.mergepatch import merge_patch

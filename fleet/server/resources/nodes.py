@@ -8,7 +8,8 @@ import msgspec
 
 from fleet.errors import InvalidError
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
-from fleet.model.api import NodeHealthAnswer, NodesAnswer, NodeView, RegistrationAnswer, check_page, parse_registration
+from fleet.model.api import check_page, parse_registration
+from fleet.model.api_answers import NodeHealthAnswer, NodesAnswer, NodeView, RegistrationAnswer
 from fleet.model.times import iso_from_ms
 from fleet.server.commands import NOT_FOUND, Outcome, RegisterNode, RemoveNode
 from fleet.server.presence import OFFLINE, STATUSES

@@ -9,22 +9,17 @@ import msgspec
 from fleet.errors import InvalidError
 from fleet.model import executions, jobs
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal, refuse_error
-from fleet.model.api import (
+from fleet.model.api import CreateRequest, JobAction, ReportRequest, StatusRequest, check_page, parse_update_request
+from fleet.model.api_answers import (
     ActionAnswer,
     CreateAnswer,
-    CreateRequest,
-    JobAction,
     JobDetail,
     JobView,
     NodeJobAnswer,
     ReportAnswer,
-    ReportRequest,
     StatusAnswer,
-    StatusRequest,
     UpdatesAnswer,
-    check_page,
     execution_view,
-    parse_update_request,
 )
 from fleet.model.artifacts import Artifact
 from fleet.model.nodes import check_node_id

@@ -22,9 +22,9 @@ OURS = {
         "agent.machine", "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner",
         "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
         "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock", "host.notify",
-        "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.artifacts",
-        "model.executions", "model.formats", "model.health", "model.jobs", "model.mergepatch", "model.nodes",
-        "model.requirements", "model.targets", "model.times",
+        "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.api_answers",
+        "model.artifacts", "model.executions", "model.formats", "model.health", "model.jobs", "model.mergepatch",
+        "model.nodes", "model.requirements", "model.targets", "model.times",
     },
     "minicoap": {
         "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.local", "asyncio.udp", "codec", "codec.codes",
@@ -33,7 +33,7 @@ OURS = {
         "core.congestion", "core.deduplication", "core.echo", "core.endpoint", "core.entropy", "core.exchange",
         "core.flight", "core.identity", "core.late", "core.machine", "core.observe_client", "core.observe_server",
         "core.observer", "core.outgoing", "core.parameters", "core.peer", "core.reliability", "core.request",
-        "core.request_tag", "core.resource", "core.rto", "core.siphash", "core.timers", "errors",
+        "core.request_tag", "core.resource", "core.rto", "core.siphash", "core.timers", "core.transmission", "errors",
     },
 }  # fmt: skip
 

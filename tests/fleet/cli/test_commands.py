@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 import pytest
 
 from fleet.cli import watch
-from fleet.model.api import NodeHealthAnswer, StatusAnswer
+from fleet.model.api_answers import NodeHealthAnswer, StatusAnswer
 from fleet.model.formats import JSON as JSON_FORMAT
 from fleet.model.formats import decode
 from fleet.operator.client import Answer

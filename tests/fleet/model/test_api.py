@@ -9,7 +9,6 @@ from fleet.errors import FormatError, InvalidError
 from fleet.model import jobs
 from fleet.model.api import (
     CreateRequest,
-    ErrorAnswer,
     Hint,
     JobAction,
     ReportRequest,
@@ -22,6 +21,7 @@ from fleet.model.api import (
     parse_system_action,
     parse_update_request,
 )
+from fleet.model.api_answers import ErrorAnswer
 from fleet.model.formats import CBOR, JSON, decode, encode
 from fleet.model.health import HealthReport
 from fleet.model.jobs import ArtifactWish, JobSpec

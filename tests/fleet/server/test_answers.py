@@ -9,7 +9,7 @@ import pytest
 
 from fleet.errors import FormatError, InvalidError, NotFoundError
 from fleet.model.answers import FIELD_ENTRY, answer, arguments, guarded, refusal, refuse_error
-from fleet.model.api import CreateAnswer
+from fleet.model.api_answers import CreateAnswer
 from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR, JSON, OCTET_STREAM, PROBLEM_DETAILS_CBOR, TEXT
 from minicoap.codec.message import Options
