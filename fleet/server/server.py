@@ -98,7 +98,7 @@ class Server:
         services.changed = site.changed
         self.services = services
         self.endpoint = EndpointCore(entropy, site=site, parameters=parameters, limits=limits)
-        services.believes = self.endpoint.believes
+        services.needs_no_proof = self.endpoint.needs_no_proof
         # What the shell calls for each datagram goes straight to the endpoint.
         self.datagram_received = self.endpoint.datagram_received
         self.datagrams_to_send = self.endpoint.datagrams_to_send
@@ -194,7 +194,7 @@ class Server:
             # An IPv6 path has more to it than host and port; the node's next message brings it.
             # Nor has a node that was heard of before a restart shown that it was there, but on this machine.
             path = (item.node.host, item.node.port)
-            if ":" not in item.node.host and self.endpoint.believes(path):
+            if ":" not in item.node.host and self.endpoint.needs_no_proof(path):
                 presence.path = path
         if page.next is not None:
             self.services.ledger.query(NodesQuery(page.next, 1000), self._restore_nodes)

@@ -43,7 +43,7 @@ class Services:
         self.artifacts = artifacts
         self.servers = servers
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
-        self.believes: Callable[[Path], bool] = _nobody_is_believed  # the endpoint's, once there is one
+        self.needs_no_proof: Callable[[Path], bool] = _all_need_proof  # the endpoint's, once there is one
         self.access = Access(trusts_plain=config.insecure or is_loopback(config.host), wall=clock.wall)
         self.series = Series(ledger.record_series)
         self.presences = Presences(config.health_interval, self.series)
@@ -56,12 +56,14 @@ class Services:
     def heard(self, request: Request, presence: Presence, at: int) -> bool:
         """Note that a node was heard of; False if it has yet to show that it is where the message says it came from.
 
-        Until then nothing is sent there unasked: a report in a victim's name must not aim hints at it. See `told`.
+        Until then nothing is sent there unasked: a message in a victim's name must not aim hints at it. See `told`. The
+        message itself has to show it, by an Echo value: that its address has shown to be real is true of all the other
+        nodes' too, at which a forged message could aim.
         """
         presence.seen_at = at
         path = request.path
         if presence.path != path:
-            if not self.believes(path):
+            if request.age is None and not self.needs_no_proof(path):
                 return False
             presence.path = path
         return True
@@ -102,6 +104,6 @@ def _nobody_observes(path: str) -> None:
     """Nothing is served yet."""
 
 
-def _nobody_is_believed(path: Path) -> bool:
-    """Nobody was heard of yet."""
+def _all_need_proof(path: Path) -> bool:
+    """There is no endpoint yet."""
     return False

@@ -79,17 +79,17 @@ class AddressGuard:
     def is_too_much(self, size: int, message: Message, path: Path) -> bool:
         """Whether an answer of `size` bytes must not be sent to where `message` came from."""
         asked = 4 + len(message.token) + len(message.options.raw) + len(message.payload)
-        return size > self._factor * asked and not self.believes(path)
-
-    def believes(self, path: Path) -> bool:
-        """Whether whoever sends from `path` is there: verified, on this machine, behind a security layer, or trusted.
-
-        All are trusted where there is no `factor`.
-        """
-        if not self._factor or is_loopback(path) or isinstance(path, SecurePath):
-            return True
+        if size <= self._factor * asked or self.needs_no_proof(path):
+            return False
         peer = self._peers.find(path)
-        return peer is not None and peer.verified
+        return peer is None or not peer.verified
+
+    def needs_no_proof(self, path: Path) -> bool:
+        """Whether nobody else can send in the name of `path`: this machine's, or one behind a security layer.
+
+        Where there is no `factor` nobody needs a proof.
+        """
+        return not self._factor or is_loopback(path) or isinstance(path, SecurePath)
 
     def refuses(self, message: Message, path: Path) -> bool:
         """Whether a request is for a further block that is too large an answer.

@@ -135,14 +135,14 @@ class EndpointCore:
             if peer.exchanges.get(exchange.token) is exchange:
                 exchange.answer(failure, now)
 
-    def believes(self, path: Path) -> bool:
-        """Whether whoever sends from `path` has shown to be there, and is no victim in whose name others send.
+    def needs_no_proof(self, path: Path) -> bool:
+        """Whether a message from `path` is believed to come from there as it is.
 
-        By an Echo value that it brought back (RFC 9175 §2.4; see `Request.echo_options`), by an answer to a request of
-        ours, or by the handshake of a security layer. This machine itself is believed, and with
-        ``Limits(amplification=0)`` everybody. It is forgotten EXCHANGE_LIFETIME after the peer was last heard of.
+        So on this machine, behind a security layer, and with ``Limits(amplification=0)``. From elsewhere anybody may
+        send in the name of any address; a message that carries an Echo value made for that address (`Request.age`)
+        comes from there, and no other message does, whatever that address proved before (RFC 9175 §2.3).
         """
-        return self._exchanges.believes(path)
+        return self._exchanges.needs_no_proof(path)
 
     def datagrams_to_send(self) -> list[tuple[bytes, Path]]:
         """Return what is to be sent, and forget it."""

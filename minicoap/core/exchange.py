@@ -336,9 +336,9 @@ class Exchanges:
 
     # Server
 
-    def believes(self, path: Path) -> bool:
-        """Whether whoever sends from `path` has shown to be there; see `AddressGuard`."""
-        return self._guard.believes(path)
+    def needs_no_proof(self, path: Path) -> bool:
+        """Whether nobody else can send in the name of `path`; see `AddressGuard`."""
+        return self._guard.needs_no_proof(path)
 
     def request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
         """Answer a request: now, or by a Deferred."""

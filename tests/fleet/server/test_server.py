@@ -109,6 +109,21 @@ def test_a_report_in_a_victims_name_aims_no_hint_at_it():
     assert (len(heard), heard_by_victim) == (1, [])
 
 
+@pytest.mark.parametrize(("code", "path"), [(codes.PUT, "/health"), (codes.POST, "/nodes"), (codes.POST, "/updates")])
+def test_a_message_in_another_nodes_name_aims_no_hint_at_it_though_that_node_has_shown_where_it_is(code, path):
+    served = Served()
+    _node, heard = a_node(served, "n1", 50)
+    victim, heard_by_victim = a_node(served, "n2", 51)
+    victim.core._peers.reach(SERVER, served.world.now).echo = None  # a forger does not know it
+    victim.ask(code, path, a_report("j0", "n1", 1, "waiting") if path == "/updates" else {"node_id": "n1"})
+
+    served.running()
+    served.world.run_for(1)
+
+    assert (len(heard), len(heard_by_victim)) == (1, 1), "each hears of its own"
+    assert served.told(GET, "/nodes/n1")["address"] == "192.0.2.50:5683"
+
+
 def test_a_node_that_moved_is_hinted_where_it_is_as_soon_as_it_has_shown_it():
     served = Served()
     a_node(served, "n1", 50)
