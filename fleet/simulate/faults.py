@@ -110,7 +110,7 @@ def make_plan(seed: int, nodes: int) -> Plan:
     chance = SeededEntropy(seed, "faults")
     push = chance.integer(2) > 0
     # Without push a node learns of a job from its next report, so that everything takes longer.
-    heal_at = chance.uniform(300, 600) if push else chance.uniform(1200, 1800)
+    heal_at = chance.uniform(300, 600) if push else chance.uniform(2700, 3600)
 
     def node() -> int:
         return int(chance.uniform(0, nodes))

@@ -19,7 +19,7 @@ from minicoap.simulate.world import Host, World
 COMMIT = (0.002, 0.02)  # seconds that a commit takes, from and to
 LINGER = 0.2  # seconds in which the last answers leave before a restart that was asked for
 START = 1.0  # seconds that one takes
-HEALTH_INTERVAL = 900.0  # seconds between reports: in between a node is idle for long enough to forget everything
+HEALTH_INTERVAL = 450.0  # seconds between reports: in between a node is idle for long enough to forget everything
 DATA_DIR = "/var/lib/fleet-server"
 
 
