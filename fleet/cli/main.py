@@ -20,6 +20,7 @@ GROUPS = {
     "nodes": "list, show and remove nodes, let devices in",
     "updates": "create update jobs, install, watch and steer them",
     "firmware": "put wheels and files into the store, get and delete them",
+    "audit": "show who did what, when, from where, with what result",
     "system": "show, restart or shut down the server",
     "pki": "keep the fleet's certificate authority, hand out tokens, revoke",
     "enroll": "get this node its certificate",

@@ -35,6 +35,7 @@ from fleet.model.api_answers import (
     StatusAnswer,
     UpdatesAnswer,
 )
+from fleet.model.audit import AuditAnswer
 from fleet.model.enrolment import DecisionAnswer, EnrolmentsAnswer
 from fleet.model.formats import JSON, decode, encode
 from fleet.model.senml import SENML_JSON, Record, decode_senml
@@ -217,6 +218,22 @@ class Fleet:
     async def delete_artifact(self, name: str) -> Answer[Document]:
         """Take an artifact out of the store; one that is not there is fine."""
         return await self._ask(codes.DELETE, ("firmware", name), Document)
+
+    # Audit
+
+    async def audit(
+        self,
+        *,
+        who: Optional[str] = None,
+        what: Optional[str] = None,
+        since: Optional[str] = None,
+        result: Optional[str] = None,
+        limit: int = 100,
+    ) -> Answer[AuditAnswer]:
+        """Who did what, the newest `limit` (1 to 1000) rows; `since` is ISO 8601 text."""
+        asked = (("who", who), ("what", what), ("since", since), ("result", result), ("limit", str(limit)))
+        query = tuple(f"{name}={value}" for name, value in asked if value is not None)
+        return await self._ask(codes.GET, ("audit",), AuditAnswer, query=query)
 
     # System
 

@@ -81,7 +81,8 @@ class Access:
     """The guard of a server's site.
 
     With `trusts_plain` whoever comes without security is an operator: on loopback, or where `--insecure` says so.
-    `wall` is the clock in UTC seconds.
+    `wall` is the clock in UTC seconds. `refused` is called with each refusal: the request,
+    the template of the path (empty where nothing has it), the code.
     """
 
     def __init__(self, *, trusts_plain: bool, wall: Callable[[], float]) -> None:
@@ -93,6 +94,7 @@ class Access:
             for role, cell in ((VIEWER, row.viewer), (NODE, row.node), (STRANGER, row.stranger)):
                 rows.setdefault(role, {}).setdefault(row.resource, {})[row.method] = cell
         self._rows = rows
+        self.refused: Callable[[Request, str, int], None] = _nobody_counts
         self._cells: dict[tuple[str, Resource], dict[int, str]] = {}  # found before; a path takes time to write
 
     def party(self, request: Request) -> Party:
@@ -124,23 +126,25 @@ class Access:
                 cells = self._cells[party.role, resource] = self._rows.get(party.role, {}).get(resource.path, {})
             if self._holds(cells.get(request.code, NO), party, request):
                 return None
-        return self.refusal(party)
+        return self._refuse(request, "" if resource is None else resource.path, party)
 
-    def refusal(self, party: Party) -> Response:
+    def _refuse(self, request: Request, template: str, party: Party) -> Response:
         """Return what `party` is told where it may not do what it asks for."""
-        return Response(codes.UNAUTHORIZED if party.is_anonymous else codes.FORBIDDEN, max_age=0)
+        code = codes.UNAUTHORIZED if party.is_anonymous else codes.FORBIDDEN
+        self.refused(request, template, code)
+        return Response(code, max_age=0)
 
     def refuses_node(self, request: Request, node_id: str) -> Optional[Response]:
         """Return the refusal of a body that speaks for `node_id`, None if whoever asks may: the cells `OWN_BODY`."""
         party = self.party(request)
         if party.role == OPERATOR or (party.role == NODE and party.name == node_id):
             return None
-        return self.refusal(party)
+        return self._refuse(request, _fixed(request), party)
 
     def refuses_steering(self, request: Request) -> Optional[Response]:
         """Return the refusal of a body that steers the fleet, which only operators may."""
         party = self.party(request)
-        return None if party.role == OPERATOR else self.refusal(party)
+        return None if party.role == OPERATOR else self._refuse(request, _fixed(request), party)
 
     def _holds(self, cell: str, party: Party, request: Request) -> bool:
         if cell in (YES, OWN_BODY):
@@ -150,6 +154,15 @@ class Access:
         if cell == OWN_QUERY:
             return request.query == (f"node={party.name}",)
         return cell == BY_HASH and is_sha256(request.args["name"])
+
+
+def _fixed(request: Request) -> str:
+    """The path of a resource whose path has no parameters: of those that look into bodies."""
+    return "/" + "/".join(request.options.path)
+
+
+def _nobody_counts(request: Request, template: str, code: int) -> None:
+    """Nobody is interested."""
 
 
 def _party(identity: Identity) -> Party:

@@ -2,6 +2,7 @@
 
 A command carries the time (`at`, UTC ms) and every id that it brings into being, so that applying it twice to the same
 store gives the same result. `request_id` is the client's: a repeat gets the first outcome, also after a restart.
+`origin` is who gave it, for the audit trail; a repeat leaves no second row there.
 """
 
 from typing import Optional, Union
@@ -9,6 +10,7 @@ from typing import Optional, Union
 import msgspec
 
 from fleet.model.artifacts import Artifact
+from fleet.model.audit import AuditEntry, Origin
 from fleet.model.jobs import ArtifactRef, JobSpec
 from fleet.model.nodes import Registration
 
@@ -28,6 +30,7 @@ class RegisterNode(msgspec.Struct, frozen=True, tag=True):
     host: str
     port: int
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class RemoveNode(msgspec.Struct, frozen=True, tag=True):
@@ -36,6 +39,7 @@ class RemoveNode(msgspec.Struct, frozen=True, tag=True):
     at: int
     node_id: str
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class CreateJob(msgspec.Struct, frozen=True, tag=True):
@@ -46,6 +50,7 @@ class CreateJob(msgspec.Struct, frozen=True, tag=True):
     spec: JobSpec
     artifacts: tuple[ArtifactRef, ...] = ()
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class InstallJob(msgspec.Struct, frozen=True, tag=True):
@@ -54,6 +59,7 @@ class InstallJob(msgspec.Struct, frozen=True, tag=True):
     at: int
     job_id: str
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class CancelJob(msgspec.Struct, frozen=True, tag=True):
@@ -62,6 +68,7 @@ class CancelJob(msgspec.Struct, frozen=True, tag=True):
     at: int
     job_id: str
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class PauseJob(msgspec.Struct, frozen=True, tag=True):
@@ -70,6 +77,7 @@ class PauseJob(msgspec.Struct, frozen=True, tag=True):
     at: int
     job_id: str
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class ResumeJob(msgspec.Struct, frozen=True, tag=True):
@@ -78,6 +86,7 @@ class ResumeJob(msgspec.Struct, frozen=True, tag=True):
     at: int
     job_id: str
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class RetryJob(msgspec.Struct, frozen=True, tag=True):
@@ -86,6 +95,7 @@ class RetryJob(msgspec.Struct, frozen=True, tag=True):
     at: int
     job_id: str
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class DeleteJob(msgspec.Struct, frozen=True, tag=True):
@@ -94,6 +104,7 @@ class DeleteJob(msgspec.Struct, frozen=True, tag=True):
     at: int
     job_id: str
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class Notified(msgspec.Struct, frozen=True, tag=True):
@@ -134,6 +145,7 @@ class PutArtifact(msgspec.Struct, frozen=True, tag=True):
     only_new: bool = False
     replaces: Optional[str] = None
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
 
 
 class DeleteArtifact(msgspec.Struct, frozen=True, tag=True):
@@ -143,6 +155,14 @@ class DeleteArtifact(msgspec.Struct, frozen=True, tag=True):
     name: str
     replaces: Optional[str] = None
     request_id: Optional[str] = None
+    origin: Optional[Origin] = None
+
+
+class RecordAudit(msgspec.Struct, frozen=True, tag=True):
+    """Write rows of the audit trail about what is no command: refusals of access, restarts, certificates."""
+
+    at: int
+    entries: tuple[AuditEntry, ...]
 
 
 Command = Union[
@@ -160,6 +180,7 @@ Command = Union[
     Advance,
     PutArtifact,
     DeleteArtifact,
+    RecordAudit,
 ]
 
 

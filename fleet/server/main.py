@@ -103,7 +103,8 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     threading.excepthook = thread_failed
-    certification = _open_certification(config, passphrase)
+    revoked: list[str] = []  # until there is a server to write it down
+    certification = _open_certification(config, passphrase, revoked)
     ledger = _open_ledger(config, post)
     files = SystemFiles()
     try:
@@ -128,7 +129,7 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
         try:
             _announce(config, port)
             if certification is not None:
-                _keep_up(certification, loop)
+                _keep_up(certification, loop, server, revoked)
             heartbeat.begin()
             action = await stopped
             if action == RESTART:
@@ -172,22 +173,29 @@ async def _either(hurried: asyncio.Event, task: asyncio.Future[Any]) -> bool:
     return task.exception() is None
 
 
-def _open_certification(config: ServerConfig, passphrase: Optional[bytes]) -> Optional[Certification]:
+def _open_certification(
+    config: ServerConfig, passphrase: Optional[bytes], revoked: list[str]
+) -> Optional[Certification]:
     """The certificates of this server; None where there is no authority, so that nobody is certified."""
     if not os.path.exists(os.path.join(config.data_dir, PKI_DIRECTORY)):
         return None
     # Only now: a server without certificates needs no `cryptography`.
     from fleet.server.certification import Certification
 
-    return Certification(
-        config.data_dir, SystemClock(), passphrase=passphrase, renewed=lambda: None, revoked=lambda serials: None
+    certification = Certification(
+        config.data_dir, SystemClock(), passphrase=passphrase, renewed=lambda: None, revoked=revoked.extend
     )
+    revoked.clear()  # what was revoked before this start
+    return certification
 
 
-def _keep_up(certification: Certification, loop: asyncio.AbstractEventLoop) -> None:
+def _keep_up(certification: Certification, loop: asyncio.AbstractEventLoop, server: Server, revoked: list[str]) -> None:
     """Have done what is due about certificates, as long as the loop runs."""
     certification.run(loop.time())
-    loop.call_at(certification.next_due_at(), _keep_up, certification, loop)
+    for serial in revoked:
+        server.services.audit.revoked(serial)
+    revoked.clear()
+    loop.call_at(certification.next_due_at(), _keep_up, certification, loop, server, revoked)
 
 
 def _open_ledger(config: ServerConfig, post: Post) -> SqliteLedger:

@@ -12,6 +12,7 @@ import msgspec
 
 from fleet.errors import InvalidError
 from fleet.model.artifacts import Artifact
+from fleet.model.audit import AuditEntry
 from fleet.model.executions import Execution
 from fleet.model.jobs import Job
 from fleet.model.nodes import Node
@@ -81,6 +82,13 @@ class NodeItem(msgspec.Struct, frozen=True):
 
     node: Node
     sample: Optional[Sample]
+
+
+class AuditItem(msgspec.Struct, frozen=True):
+    """A row of the audit trail; `number` grows with each."""
+
+    number: int
+    entry: AuditEntry
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -187,6 +195,25 @@ class SeriesQuery(Query[SeriesRow], frozen=True):
     resolution: int
     first: int
     last: int
+
+
+class AuditQuery(Query[AuditItem], frozen=True):
+    """The audit trail, newest first.
+
+    Of `who` either role and name or the name alone, of `what` either all (`job.install`) or its first part (`job`),
+    `result` as it is; `since` is UTC ms.
+    """
+
+    after: Optional[str] = None
+    limit: int = PAGE_DEFAULT
+    who: Optional[str] = None
+    what: Optional[str] = None
+    result: Optional[str] = None
+    since: Optional[int] = None
+
+
+class AuditDroppedQuery(Query[tuple[str, int]], frozen=True):
+    """How many rows of the audit trail are kept no more, by pool; pools that lost none are left out."""
 
 
 class ChangesQuery(Query[Change], frozen=True):

@@ -22,6 +22,7 @@ from fleet.server.commands import Advance, Notified, Outcome
 from fleet.server.config import ServerConfig
 from fleet.server.notifier import Notifier
 from fleet.server.queries import ContentsQuery, NodeItem, NodesQuery, Page, WaitingItem, WaitingQuery
+from fleet.server.resources.audit import AuditResource
 from fleet.server.resources.firmware import FirmwareResource
 from fleet.server.resources.health import HealthResource
 from fleet.server.resources.metrics import MetricsResource
@@ -85,6 +86,7 @@ class Server:
             UpdatesResource(services),
             FirmwareResource(services),
             SystemResource(services, files, act),
+            AuditResource(services),
         ]
         if registrar is not None:
             # A server without certificates needs no `cryptography`.
@@ -120,6 +122,9 @@ class Server:
         if endpoint_due is not None and endpoint_due < when:
             when = endpoint_due
         clock = self.services.clock
+        refusals_due = self.services.audit.next_due_at()
+        if refusals_due is not None and refusals_due < when:
+            when = refusals_due
         hour_over_at = self.services.series.next_due_at()
         if hour_over_at is not None:
             when = min(when, hour_over_at / 1000 - clock.wall() + clock.monotonic())
@@ -137,6 +142,9 @@ class Server:
         if now >= self._flush_at:
             self._flush_at = now + FLUSH_INTERVAL
             services.ledger.flush()
+        refusals_due = services.audit.next_due_at()
+        if refusals_due is not None and now >= refusals_due:
+            services.audit.flush()
         services.series.advance(services.at())
         due = services.ledger.next_due_at()
         if due is not None and not self._is_advancing and now >= self._advance_after and due <= services.at():
@@ -179,6 +187,7 @@ class Server:
     def stop(self) -> None:
         """Hand what only memory has over to the ledger, which is about to be closed."""
         self.services.series.close()
+        self.services.audit.flush()
 
     def start(self, ready: Callable[[], None]) -> None:
         """Take up what the store knows, then call `ready`."""

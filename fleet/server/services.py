@@ -9,6 +9,7 @@ from fleet.host.clock import Clock
 from fleet.host.facts import Facts
 from fleet.server.access import Access
 from fleet.server.artifacts import ArtifactStore
+from fleet.server.audit import AuditTrail
 from fleet.server.commands import Command, Outcome
 from fleet.server.config import ServerConfig
 from fleet.server.presence import Presence, Presences
@@ -45,6 +46,8 @@ class Services:
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
         self.needs_no_proof: Callable[[Path], bool] = _all_need_proof  # the endpoint's, once there is one
         self.access = Access(trusts_plain=config.insecure or is_loopback(config.host), wall=clock.wall)
+        self.audit = AuditTrail(ledger, clock, self.access)
+        self.access.refused = self.audit.refused
         self.series = Series(ledger.record_series)
         self.presences = Presences(config.health_interval, self.series)
         self.waiting = Waiting()

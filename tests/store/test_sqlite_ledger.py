@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import UsageError
+from fleet.model.audit import Origin
 from fleet.model.nodes import Registration
 from fleet.server.commands import InstallJob, RegisterNode
-from fleet.server.queries import JobQuery, NodeQuery, NodesQuery, Sample
+from fleet.server.queries import AuditQuery, JobQuery, NodeQuery, NodesQuery, Sample
+from fleet.server.store import migrations
 from fleet.server.store import sqlite as sqlite_module
 from fleet.server.store.sqlite import SqliteLedger
 from tests.store.stores import Driver, SqliteDisk, an_artifact, creating, putting, registering, reporting
@@ -204,7 +206,7 @@ def test_commits_are_made_to_last(tmp_path):
         for name in ("journal_mode", "synchronous", "user_version")
     }
 
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "user_version": 2}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "user_version": 3}
     disk.close()
 
 
@@ -285,4 +287,39 @@ def test_a_row_that_cannot_be_read_spoils_nothing_but_what_needs_it(tmp_path):
     assert [outcome.status for outcome in outcomes] == ["unavailable", "ok"]
     assert store.ask(NodeQuery("n1")).status == "unavailable"
     assert store.one(NodeQuery("n2")).node.registered_at == 5
+    disk.close()
+
+
+def test_a_command_whose_row_of_the_audit_trail_cannot_be_written_is_undone_and_has_none(tmp_path):
+    disk = SqliteDisk(str(tmp_path / "fleet.db"))
+    origin = Origin("operator alice", "192.0.2.5", 40000, "POST", "/updates")
+    store = disk.open()
+    with closing(sqlite3.connect(disk.path)) as database:
+        database.execute("CREATE TRIGGER refuse BEFORE INSERT ON audit_pools BEGIN SELECT RAISE(ABORT, 'no row'); END")
+        database.commit()
+    refused = store.apply(creating("j1", origin=origin))
+    with closing(sqlite3.connect(disk.path)) as database:
+        database.execute("DROP TRIGGER refuse")
+        database.commit()
+    store.ok(creating("j2", origin=origin))
+    store = disk.open()
+
+    assert refused.status == "unavailable"
+    assert store.state("j1") is None
+    assert [item.entry.subject for item in store.all(AuditQuery)] == ["j2"]
+    disk.close()
+
+
+def test_a_database_of_before_the_audit_trail_gets_one(tmp_path):
+    path = str(tmp_path / "fleet.db")
+    schema = Path(migrations.__file__).parent / "schema"
+    with closing(sqlite3.connect(path)) as database:
+        for step in sorted(schema.glob("000[12]_*.sql")):
+            database.executescript(step.read_text("utf-8"))
+        database.execute("PRAGMA user_version = 2")
+    disk = SqliteDisk(path)
+    store = disk.open()
+    store.ok(registering("n1", origin=Origin("node n1", "192.0.2.5", 40000, "POST", "/nodes")))
+
+    assert [item.entry.what for item in store.all(AuditQuery)] == ["node.register"]
     disk.close()

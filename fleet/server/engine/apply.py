@@ -15,6 +15,7 @@ from fleet.server.commands import (
     Outcome,
     PauseJob,
     PutArtifact,
+    RecordAudit,
     RegisterNode,
     RemoveNode,
     Report,
@@ -23,7 +24,7 @@ from fleet.server.commands import (
 )
 from fleet.server.store.interface import Tx
 
-from . import artifacts, deadlines, executions, jobs, nodes
+from . import artifacts, audit, deadlines, executions, jobs, nodes
 
 _MEANINGS: dict[type, Callable[[Tx, Any], Outcome]] = {
     RegisterNode: nodes.register,
@@ -40,26 +41,35 @@ _MEANINGS: dict[type, Callable[[Tx, Any], Outcome]] = {
     Advance: deadlines.advance,
     PutArtifact: artifacts.put,
     DeleteArtifact: artifacts.delete,
+    RecordAudit: audit.record,
 }
 
 
 def apply(tx: Tx, command: Command) -> Outcome:
     """Apply a command to the rows of `tx`.
 
-    Total: every command has an outcome, and one that is not `ok` has written nothing but the answer to its request id.
+    Total: every command has an outcome, and one that is not `ok` has written nothing but the answer to its request id
+    and its row of the audit trail.
     Deterministic: the same rows and command give the same rows and outcome. Only the store's own errors pass through.
     """
     meaning = _MEANINGS[type(command)]
-    if isinstance(command, (Report, Notified, Advance)) or command.request_id is None:
+    if isinstance(command, (Report, Notified, Advance, RecordAudit)):
         return meaning(tx, command)
+    if command.request_id is None:
+        outcome = meaning(tx, command)
+        audit.audit(tx, command, outcome)
+        return outcome
     fingerprint = _fingerprint(command)
     known = tx.answer(command.request_id)
     if known is not None:
         if known[0] == fingerprint:
             return known[1]
         problem = "this request_id was used for another request; give each request one of its own"
-        return Outcome(INVALID, problem, "$.request_id")
+        outcome = Outcome(INVALID, problem, "$.request_id")
+        audit.audit(tx, command, outcome)
+        return outcome
     outcome = meaning(tx, command)
+    audit.audit(tx, command, outcome)
     tx.remember(command.request_id, command.at, fingerprint, outcome)
     return outcome
 
@@ -77,6 +87,6 @@ def _fingerprint(command: Command) -> str:
         return f"{name} {command.name}"
     if isinstance(command, RemoveNode):
         return f"{name} {command.node_id}"
-    if isinstance(command, Advance):
+    if isinstance(command, (Advance, RecordAudit)):
         return name
     return f"{name} {command.job_id}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fleet.errors import NotFoundError, RefusedError, UsageError
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
-from fleet.model.enrolment import ACCEPT, DecisionAnswer, EnrolmentsAnswer, Waiting, parse_decision
+from fleet.model.enrolment import ACCEPT, Decision, DecisionAnswer, EnrolmentsAnswer, Waiting, parse_decision
 from fleet.model.roles import principal_of
 from fleet.model.times import iso_from_ms
 from fleet.pki.registrar import Registrar
+from fleet.server.commands import OK
 from fleet.server.services import Services
 from minicoap.codec import codes
 from minicoap.core.request import Request, Response
@@ -56,6 +57,12 @@ class EnrolmentsResource:
     def _decide(self, request: Request) -> Response:
         arguments(request)
         decision = parse_decision(request.payload, request.content_format)
+        response = self._carry_out(request, decision)
+        result = OK if response.code == codes.CHANGED else response.code
+        self._services.audit.record(request, f"node.{decision.action}", decision.node_id, result)
+        return response
+
+    def _carry_out(self, request: Request, decision: Decision) -> Response:
         node_id, key = decision.node_id, decision.key
         try:
             if decision.action == ACCEPT:

@@ -75,15 +75,15 @@ class EstResource:
         def decide(wanted: CertificationRequest, request: Request, at: int) -> Union[Issued, Wait]:
             return self._registrar.enrol(wanted, str(request.path[0]), at)
 
-        return self._answer(request, decide)
+        return self._answer(request, decide, "certificate.enrol")
 
     def _renew(self, request: Request) -> Response:
         def decide(wanted: CertificationRequest, request: Request, at: int) -> Union[Issued, Wait]:
             return self._registrar.renew(wanted, _principal(request), at)
 
-        return self._answer(request, decide)
+        return self._answer(request, decide, "certificate.renew")
 
-    def _answer(self, request: Request, decide: Decide) -> Response:
+    def _answer(self, request: Request, decide: Decide, what: str) -> Response:
         # RFC 9148 §3: EST messages travel over DTLS, or not at all.
         if not isinstance(request.path, SecurePath):
             return _unprotected()
@@ -102,10 +102,12 @@ class EstResource:
             return _wait(Wait(CLOCK_WAIT, "the authority cannot issue certificates now"))
         except RefusedError as error:
             logger.warning("no certificate for %s port %s: %s", *request.path[:2], error)
+            self._services.audit.refused(request, "/" + "/".join(request.options.path), error.code, what)
             return _refuse(error.code, str(error))
         if isinstance(decision, Wait):
             return _wait(decision)
         logger.info("certificate %s for %s %s (%s)", decision.serial, *decision.principal, decision.issued_for)
+        self._services.audit.certified(request, what, " ".join(decision.principal))
         if request.accept == PKIX_CERTIFICATE:
             return Response(codes.CHANGED, decision.der, PKIX_CERTIFICATE)
         # RFC 9148 §4.3: 281 where the client does not say.

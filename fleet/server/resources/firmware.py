@@ -145,7 +145,8 @@ class FirmwareResource:
             if refused is not None:
                 deferred.resolve(refused, services.clock.monotonic())
                 return
-            services.ledger.submit(DeleteArtifact(services.at(), name, replaces), done)
+            command = DeleteArtifact(services.at(), name, replaces, origin=services.audit.origin(request))
+            services.ledger.submit(command, done)
 
         def done(outcome: Outcome) -> None:
             # RFC 7252 §5.8.4: deleting what is not there is a success too.
@@ -232,7 +233,8 @@ class _Upload:
         at = self._services.at()
         artifact = Artifact(self._name, self._incoming.size, self._sha256, at)
         only_new = bool(self._request.options.mask & 1 << IF_NONE_MATCH)
-        self._services.ledger.submit(PutArtifact(at, artifact, only_new, replaces), self._put)
+        origin = self._services.audit.origin(self._request)
+        self._services.ledger.submit(PutArtifact(at, artifact, only_new, replaces, origin=origin), self._put)
 
     def _put(self, outcome: Outcome) -> None:
         if not outcome.is_ok:

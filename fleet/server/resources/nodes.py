@@ -77,7 +77,9 @@ class NodesResource:
             return services.told(request, response, is_believed)
 
         host, port = request.path[0], request.path[1]
-        command = RegisterNode(at, registration, str(host), int(port), registration.request_id)
+        command = RegisterNode(
+            at, registration, str(host), int(port), registration.request_id, services.audit.origin(request)
+        )
         return services.submit(request, command, registered)
 
     def _remove(self, request: Request) -> Deferred:
@@ -93,7 +95,8 @@ class NodesResource:
                 response = refuse_outcome(request, outcome)
             deferred.resolve(response, self._services.clock.monotonic())
 
-        self._services.ledger.submit(RemoveNode(self._services.at(), node_id), done)
+        command = RemoveNode(self._services.at(), node_id, origin=self._services.audit.origin(request))
+        self._services.ledger.submit(command, done)
         return deferred
 
     def _list(self, request: Request) -> Union[Response, Deferred]:

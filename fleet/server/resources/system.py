@@ -95,6 +95,7 @@ class SystemResource:
             return answer(request, self._told(), codes.CHANGED)
         if not self._is_repeat(wanted):
             logger.warning("%s asked for by %s port %s", wanted.action, request.path[0], request.path[1])
+            self._services.audit.record(request, f"system.{wanted.action}", "")
             self._act(wanted.action)
         status = "restarting" if wanted.action == RESTART else "shutting down"
         return answer(request, SystemActionAnswer(status), codes.CHANGED)

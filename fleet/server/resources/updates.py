@@ -22,6 +22,7 @@ from fleet.model.api_answers import (
     execution_view,
 )
 from fleet.model.artifacts import Artifact
+from fleet.model.audit import Origin
 from fleet.model.nodes import check_node_id
 from fleet.model.times import iso_from_ms
 from fleet.server import commands
@@ -43,7 +44,7 @@ from minicoap.codec import codes
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource
 
-_ACTIONS: dict[str, Callable[[int, str, Optional[str]], commands.Command]] = {
+_ACTIONS: dict[str, Callable[[int, str, Optional[str], Optional[Origin]], commands.Command]] = {
     jobs.INSTALL: commands.InstallJob,
     jobs.CANCEL: commands.CancelJob,
     jobs.PAUSE: commands.PauseJob,
@@ -118,7 +119,7 @@ class UpdatesResource:
             except InvalidError as error:
                 resolve(refuse_error(request, error))
                 return
-            services.ledger.submit(self._create_command(wanted, pinned), created)
+            services.ledger.submit(self._create_command(request, wanted, pinned), created)
 
         def created(outcome: Outcome) -> None:
             if not outcome.is_ok or outcome.job_id is None:
@@ -133,16 +134,18 @@ class UpdatesResource:
         services.ledger.query(ArtifactsQuery(limit=1000), listed)
         return deferred
 
-    def _create_command(self, wanted: CreateRequest, pinned: Pinned) -> commands.CreateJob:
+    def _create_command(self, request: Request, wanted: CreateRequest, pinned: Pinned) -> commands.CreateJob:
         services = self._services
         spec = msgspec.structs.replace(wanted.spec, packages=pinned.packages)
-        return commands.CreateJob(services.at(), _new_id(services), spec, pinned.artifacts, wanted.request_id)
+        origin = services.audit.origin(request)
+        return commands.CreateJob(services.at(), _new_id(services), spec, pinned.artifacts, wanted.request_id, origin)
 
     def _act(self, request: Request, wanted: JobAction) -> Deferred:
         def acted(request: Request, outcome: Outcome) -> Response:
             return answer(request, ActionAnswer(wanted.job_id, outcome.state or jobs.DELETE + "d"), codes.CHANGED)
 
-        command = _ACTIONS[wanted.action](self._services.at(), wanted.job_id, wanted.request_id)
+        origin = self._services.audit.origin(request)
+        command = _ACTIONS[wanted.action](self._services.at(), wanted.job_id, wanted.request_id, origin)
         return self._services.submit(request, command, acted)
 
     def _list(self, request: Request) -> Deferred:

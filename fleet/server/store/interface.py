@@ -7,6 +7,7 @@ anything changed above this file.
 from typing import Callable, Optional, Protocol, Sequence
 
 from fleet.model.artifacts import Artifact
+from fleet.model.audit import NODES, OPERATORS, REFUSALS, AuditEntry
 from fleet.model.executions import Execution
 from fleet.model.jobs import ArtifactRef, Job
 from fleet.model.nodes import Node
@@ -28,6 +29,10 @@ BLOCKS_LIMIT = 2
 """Hours of series kept in memory at most while they cannot be written; the oldest go first."""
 CHANGES_LIMIT = 10_000
 """Changes kept for readers of the feed."""
+AUDIT_LIMITS = {OPERATORS: 100_000, NODES: 50_000, REFUSALS: 10_000}
+"""Rows of the audit trail kept at most, of each pool for itself; the oldest go first."""
+AUDIT_KEPT_MS = 365 * 86_400_000
+"""How long a row of the audit trail is kept; it goes when the next one is written after that."""
 QUEUE_FULL = "the server has more to do than it can take in; try again in a few seconds"
 CLOSED = "the server is stopping; try again when it is back"
 
@@ -115,6 +120,9 @@ class Tx(Protocol):
 
     def forget_answers(self, before: int) -> None:
         """Forget the answers remembered at a time (UTC ms) or before."""
+
+    def audit(self, entry: AuditEntry) -> None:
+        """Add a row to the audit trail; in its pool and the others what is too many or too old goes, and is counted."""
 
     def emit(
         self,

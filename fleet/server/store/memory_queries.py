@@ -5,6 +5,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional
 
 from fleet.errors import InvalidError
 from fleet.model.artifacts import Artifact
+from fleet.model.audit import AuditEntry
 from fleet.model.executions import Execution, waits_for_node
 from fleet.model.jobs import Job
 from fleet.model.nodes import Node
@@ -14,6 +15,9 @@ from fleet.server.queries import (
     ArtifactQuery,
     ArtifactsQuery,
     ArtifactUseQuery,
+    AuditDroppedQuery,
+    AuditItem,
+    AuditQuery,
     ChangesQuery,
     ContentsQuery,
     ExecutionsQuery,
@@ -92,6 +96,33 @@ def _node_job(tables: Tables, _samples: Samples, query: NodeJobQuery) -> Page[No
     job = tables.jobs.get(query.job_id)
     execution = tables.executions.get(query.job_id, {}).get(query.node_id)
     return Page() if job is None or execution is None else Page((NodeJobItem(job, execution),))
+
+
+def _number(row: tuple[int, AuditEntry]) -> int:
+    return row[0]
+
+
+def _audit(tables: Tables, _samples: Samples, query: AuditQuery) -> Page[AuditItem]:
+    start = None if query.after is None else decode_cursor(query.after, int)[0]
+    found = []
+    for number, entry in sorted(
+        (row for pool in tables.audit.values() for row in pool.items()), key=_number, reverse=True
+    ):
+        if (
+            (start is None or number < start)
+            and (query.who is None or query.who in (entry.origin.who, entry.origin.who.split(" ", 1)[-1]))
+            and (query.what is None or entry.what == query.what or entry.what.startswith(query.what + "."))
+            and (query.result is None or entry.result == query.result)
+            and (query.since is None or entry.at >= query.since)
+        ):
+            found.append(AuditItem(number, entry))
+            if len(found) > query.limit:
+                break
+    return page_of(found, query.limit, "number")
+
+
+def _audit_dropped(tables: Tables, _samples: Samples, _query: AuditDroppedQuery) -> Page[tuple[str, int]]:
+    return Page(tuple(sorted(tables.audit_dropped.items())))
 
 
 def _waiting(tables: Tables, _samples: Samples, query: WaitingQuery) -> Page[WaitingItem]:
@@ -196,5 +227,7 @@ _ANSWERS: dict[type, Callable[[Tables, Samples, Any], Page[Any]]] = {
     ContentsQuery: _contents,
     FiguresQuery: _figures,
     SeriesQuery: _series,
+    AuditQuery: _audit,
+    AuditDroppedQuery: _audit_dropped,
     ChangesQuery: _changes,
 }

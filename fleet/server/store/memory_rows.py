@@ -5,6 +5,7 @@ from typing import Any, Optional, Sequence
 
 from fleet.errors import UsageError
 from fleet.model.artifacts import Artifact
+from fleet.model.audit import POOLS, AuditEntry
 from fleet.model.executions import Execution
 from fleet.model.jobs import ArtifactRef, Job
 from fleet.model.nodes import Node
@@ -12,6 +13,8 @@ from fleet.server.changes import Change
 from fleet.server.commands import Outcome
 from fleet.server.queries import Sample
 from fleet.server.series import RESOLUTIONS
+
+from .interface import AUDIT_KEPT_MS, AUDIT_LIMITS
 
 _ABSENT: Any = object()
 
@@ -32,6 +35,9 @@ class Tables:
         self.artifacts: dict[str, Artifact] = {}
         self.holds: dict[str, tuple[ArtifactRef, ...]] = {}
         self.answers: dict[str, tuple[int, str, Outcome]] = {}
+        self.audit: dict[str, dict[int, AuditEntry]] = {pool: {} for pool in POOLS}
+        self.audit_dropped: dict[str, int] = {}
+        self.audit_last: dict[str, int] = {"number": 0}
         self.changes: list[Change] = []
         self.last_cursor = 0
         self.due_jobs: list[tuple[int, str]] = []
@@ -107,6 +113,11 @@ class MemoryTx:
         self.change_count -= len(self._tables.changes) - change_length
         del self._tables.changes[change_length:]
         self._tables.rebuild_heaps()
+        for pool in self._tables.audit.values():
+            # What was taken out is put back at the end.
+            rows = sorted(pool.items())
+            pool.clear()
+            pool.update(rows)
 
     def node(self, node_id: str) -> Optional[Node]:
         """See Tx."""
@@ -258,6 +269,23 @@ class MemoryTx:
             old.append(request_id)
         for request_id in old:
             self._remove(self._tables.answers, request_id)
+
+    def audit(self, entry: AuditEntry) -> None:
+        """See Tx."""
+        tables = self._tables
+        number = tables.audit_last["number"] + 1
+        self._set(tables.audit_last, "number", number)
+        self._set(tables.audit[entry.pool], number, entry)
+        for name, pool in tables.audit.items():
+            dropped = 0
+            while pool:
+                oldest = next(iter(pool))
+                if len(pool) <= AUDIT_LIMITS[name] and pool[oldest].at >= entry.at - AUDIT_KEPT_MS:
+                    break
+                self._remove(pool, oldest)
+                dropped += 1
+            if dropped:
+                self._set(tables.audit_dropped, name, tables.audit_dropped.get(name, 0) + dropped)
 
     def emit(
         self,

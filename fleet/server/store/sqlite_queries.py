@@ -15,6 +15,9 @@ from fleet.server.queries import (
     ArtifactQuery,
     ArtifactsQuery,
     ArtifactUseQuery,
+    AuditDroppedQuery,
+    AuditItem,
+    AuditQuery,
     ChangesQuery,
     ContentsQuery,
     ExecutionsQuery,
@@ -43,6 +46,7 @@ from fleet.server.queries import (
 
 from .sqlite_rows import (
     ARTIFACT_COLUMNS,
+    AUDIT_COLUMNS,
     CHANGE_COLUMNS,
     COUNTS,
     EXECUTION,
@@ -51,6 +55,7 @@ from .sqlite_rows import (
     JOB,
     JOB_COLUMNS,
     NODE_COLUMNS,
+    audit_of,
     job_of,
     node_of,
 )
@@ -70,6 +75,13 @@ _WAITING = f"""
     FROM executions JOIN jobs ON jobs.job_id = executions.job_id
     WHERE executions.due_at IS NOT NULL AND (executions.job_id, executions.node_id) > (?, ?)
     AND (jobs.state = 'running' OR executions.state NOT IN ('{executions.PENDING}', '{executions.NOTIFIED}'))
+"""
+_AUDIT = f"""
+    SELECT {AUDIT_COLUMNS} FROM audit WHERE number < :start
+    AND (:who IS NULL OR who = :who OR substr(who, instr(who, ' ') + 1) = :who)
+    AND (:what IS NULL OR what = :what OR substr(what, 1, length(:what) + 1) = :what || '.')
+    AND (:result IS NULL OR result = :result) AND (:since IS NULL OR at >= :since)
+    ORDER BY number DESC LIMIT :limit
 """
 _CONTENTS = """
     SELECT sha256 FROM artifacts WHERE sha256 > :after UNION SELECT sha256 FROM holds WHERE sha256 > :after
@@ -104,6 +116,8 @@ class Reader:
             ContentsQuery: self._contents,
             FiguresQuery: self._figures,
             SeriesQuery: self._series,
+            AuditQuery: self._audit,
+            AuditDroppedQuery: self._audit_dropped,
             ChangesQuery: self._changes,
         }
 
@@ -228,6 +242,15 @@ class Reader:
             if query.first <= hour < query.last:
                 bodies[hour] = body
         return Page(tuple(SeriesRow(hour, bodies[hour]) for hour in sorted(bodies)))
+
+    def _audit(self, query: AuditQuery) -> Page[AuditItem]:
+        start = _LAST_KEY if query.after is None else decode_cursor(query.after, int)[0]
+        values = {"start": start, "who": query.who, "what": query.what, "result": query.result, "since": query.since}
+        rows = self._execute(_AUDIT, {**values, "limit": query.limit + 1}).fetchall()
+        return page_of([AuditItem(row[0], audit_of(row)) for row in rows], query.limit, "number")
+
+    def _audit_dropped(self, _query: AuditDroppedQuery) -> Page[tuple[str, int]]:
+        return Page(tuple(self._execute("SELECT pool, dropped FROM audit_pools WHERE dropped > 0 ORDER BY pool")))
 
     def _changes(self, query: ChangesQuery) -> Page[Change]:
         start = 0 if query.after is None else decode_cursor(query.after, int)[0]

@@ -7,6 +7,7 @@ import msgspec
 
 from fleet.errors import UsageError
 from fleet.model.artifacts import Artifact
+from fleet.model.audit import POOLS, AuditEntry, Origin
 from fleet.model.executions import Execution
 from fleet.model.jobs import ArtifactRef, Job, JobSpec
 from fleet.model.nodes import Node, Registration
@@ -15,7 +16,7 @@ from fleet.server.commands import Outcome
 from fleet.server.engine.deadlines import ANSWERS_GRACE_MS, ANSWERS_KEPT_MS
 from fleet.server.queries import Sample
 
-from .interface import ANSWERS_LIMIT, CHANGES_LIMIT
+from .interface import ANSWERS_LIMIT, AUDIT_KEPT_MS, AUDIT_LIMITS, CHANGES_LIMIT
 
 Row = Sequence[Any]
 Mark = tuple[int, int]
@@ -27,6 +28,7 @@ EXECUTION_COLUMNS = (
     " waiting_for, output"
 )
 ARTIFACT_COLUMNS = "name, size, sha256, created_at"
+AUDIT_COLUMNS = "number, at, pool, who, host, port, method, path, what, subject, result, count"
 CHANGE_COLUMNS = "cursor, at, kind, state, job_id, node_id, name, sha256"
 
 IS_NEEDED = (
@@ -71,6 +73,20 @@ _FORGET_ANSWERS = (
     "DELETE FROM answers WHERE number <"
     " coalesce((SELECT number FROM answers WHERE at > ? ORDER BY number LIMIT 1), 9223372036854775807)"
 )
+_COUNT_AUDIT = (
+    "INSERT INTO audit_pools (pool, kept, dropped) VALUES (?, 1, 0) ON CONFLICT (pool) DO UPDATE SET kept = kept + 1"
+)
+# Oldest first: up to the first row that is young enough, and as many as are too many.
+_DROP_OLD_AUDIT = (
+    "DELETE FROM audit WHERE pool = :pool AND number <"
+    " coalesce((SELECT number FROM audit WHERE pool = :pool AND at >= :before ORDER BY number LIMIT 1),"
+    " 9223372036854775807)"
+)
+_DROP_MUCH_AUDIT = (
+    "DELETE FROM audit WHERE number IN (SELECT number FROM audit WHERE pool = ? ORDER BY number LIMIT"
+    " max(0, (SELECT kept FROM audit_pools WHERE pool = ?) - ?))"
+)
+_COUNT_DROPPED = "UPDATE audit_pools SET kept = kept - :rows, dropped = dropped + :rows WHERE pool = :pool"
 _PUT_SAMPLE = (
     "INSERT INTO samples (node_id, at, body) SELECT :node_id, :at, :body"
     " WHERE EXISTS (SELECT 1 FROM nodes WHERE node_id = :node_id)"
@@ -92,6 +108,11 @@ def node_of(row: Row) -> Node:
 def job_of(row: Row) -> Job:
     """A job from its JOB_COLUMNS."""
     return Job(row[0], _spec(row[1]), _references(row[2]), row[3], row[4], row[5], row[6], row[7], bool(row[8]), row[9])
+
+
+def audit_of(row: Row) -> AuditEntry:
+    """A row of the audit trail from its AUDIT_COLUMNS."""
+    return AuditEntry(row[1], row[2], Origin(*row[3:8]), *row[8:12])
 
 
 def put_samples(connection: sqlite3.Connection, samples: Sequence[Sample]) -> None:
@@ -299,6 +320,24 @@ class SqliteTx:
     def forget_answers(self, before: int) -> None:
         """See Tx."""
         self._execute(_FORGET_ANSWERS, (before,))
+
+    def audit(self, entry: AuditEntry) -> None:
+        """See Tx."""
+        row = (entry.at, entry.pool, *msgspec.structs.astuple(entry.origin))
+        self._execute(
+            f"INSERT INTO audit ({AUDIT_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, entry.what, entry.subject, entry.result, entry.count),
+        )
+        self._execute(_COUNT_AUDIT, (entry.pool,))
+        for pool in POOLS:
+            values = {"pool": pool, "before": entry.at - AUDIT_KEPT_MS}
+            self._count_dropped(pool, self._execute(_DROP_OLD_AUDIT, values).rowcount)
+        limit = AUDIT_LIMITS[entry.pool]
+        self._count_dropped(entry.pool, self._execute(_DROP_MUCH_AUDIT, (entry.pool, entry.pool, limit)).rowcount)
+
+    def _count_dropped(self, pool: str, rows: int) -> None:
+        if rows:
+            self._execute(_COUNT_DROPPED, {"pool": pool, "rows": rows})
 
     def emit(
         self,

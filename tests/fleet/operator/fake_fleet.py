@@ -37,7 +37,7 @@ class FakeFleet:
         self.site = Site(*map(self._resource, ("/health", "/nodes", "/nodes/{id}", "/updates", "/updates/{id}")))
         for template in ("/firmware", "/firmware/{id}", "/system", "/updates/{id}/status", "/nodes/{id}/health"):
             self.site.add(self._resource(template))
-        for template in ("/nodes/{id}/metrics", "/enrolments"):
+        for template in ("/nodes/{id}/metrics", "/enrolments", "/audit"):
             self.site.add(self._resource(template))
 
     def say(self, method: str, path: str, *answers: Any) -> None:

@@ -61,6 +61,7 @@ ASKED = [
     (POST, "/system", {"action": "status"}, "operator"),
     (GET, "/enrolments", None, "operator"),
     (POST, "/enrolments", {"action": "accept", "node_id": "n1"}, "operator"),
+    (GET, "/audit", None, "operator"),
     (GET, "/no/such/thing", None, "operator"),
 ]
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from fleet.model import executions, jobs
+from fleet.model.audit import REFUSALS, AuditEntry, Origin
 from fleet.model.jobs import JobSpec
 from fleet.model.nodes import Registration
 from fleet.server import commands, queries
@@ -64,8 +65,10 @@ def test_every_command_has_an_outcome_moves_by_the_tables_and_writes_nothing_if_
 def test_each_command_is_known_to_the_engine_and_can_be_written_down_and_read_back():
     rng = random.Random(1)
     kinds = {}
-    for _ in range(3000):
-        command = a_command(rng, 1)
+    origin = Origin("operator alice", "192.0.2.5", 40000, "POST", "/updates")
+    entry = AuditEntry(1, REFUSALS, origin, "access", "", "4.03", 2)
+    for number in range(3000):
+        command = a_command(rng, 1) if number else commands.RecordAudit(1, (entry,))
         kinds[type(command)] = command
         assert msgspec.json.decode(msgspec.json.encode(command), type=commands.Command) == command
     assert set(kinds) == set(commands.Command.__args__)
