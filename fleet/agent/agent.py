@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 
 import msgspec
 
-from fleet.agent import steps
+from fleet.agent import access, steps
 from fleet.agent.config import AgentConfig
 from fleet.agent.download import Download, Downloads
 from fleet.agent.journal import Journal
@@ -39,7 +39,7 @@ from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.request import Path, Response
+from minicoap.core.request import Path, Response, SecurePath
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, NetworkError
@@ -63,7 +63,11 @@ AGENT_LIMITS = Limits(
 
 
 class Agent:
-    """The agent of one node as a `DatagramMachine`; `server` is the path of its server. Call `start` first."""
+    """The agent of one node as a `DatagramMachine`; `server` is the path of its server. Call `start` first.
+
+    Where that leads through a security layer, whoever asks the agent something has to show who it is (`access`).
+    `time_told` is called with what the server says the time is, ISO 8601.
+    """
 
     def __init__(
         self,
@@ -76,17 +80,22 @@ class Agent:
         facts: Facts,
         processes: Processes,
         boot: Boot,
+        time_told: Optional[Callable[[str], None]] = None,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = AGENT_LIMITS,
     ) -> None:
         self._config = config
-        self._server = server
+        self.server = server
         self._clock = clock
         self._boot_id = boot.boot_id()
-        self._timers = Timers()
-        self.endpoint = EndpointCore(entropy, site=Site(lenient_paths=True), parameters=parameters, limits=limits)
-        shared: dict[str, Any] = {"clock": clock, "timers": self._timers, "entropy": entropy}
-        self.membership = Membership(config, self.endpoint, server, facts=facts, jobs_wait=self._jobs_wait, **shared)
+        self.timers = Timers()
+        guard = access.guard if isinstance(server, SecurePath) else None
+        site = Site(lenient_paths=True, guard=guard)
+        self.endpoint = EndpointCore(entropy, site=site, parameters=parameters, limits=limits)
+        shared: dict[str, Any] = {"clock": clock, "timers": self.timers, "entropy": entropy}
+        self.membership = Membership(
+            config, self.endpoint, server, facts=facts, jobs_wait=self._jobs_wait, time_told=time_told, **shared
+        )
         node_resources = NodeResources(
             config.node_id, facts, health=self.membership.health, status=self._status, hinted=self._hinted
         )
@@ -128,7 +137,7 @@ class Agent:
 
     def next_timeout(self) -> Optional[float]:
         """When something is due."""
-        ours, endpoints = self._timers.next_deadline(), self.endpoint.next_timeout()
+        ours, endpoints = self.timers.next_deadline(), self.endpoint.next_timeout()
         if ours is None or endpoints is None:
             return endpoints if ours is None else ours
         return min(ours, endpoints)
@@ -136,7 +145,7 @@ class Agent:
     def handle_timeout(self, now: float) -> None:
         """Do what is due."""
         self.endpoint.handle_timeout(now)
-        self._timers.run(now)
+        self.timers.run(now)
 
     # Life
 
@@ -208,7 +217,7 @@ class Agent:
         try:
             self.endpoint.request(
                 codes.GET,
-                self._server,
+                self.server,
                 self._told,
                 self._clock.monotonic(),
                 uri_path=("updates", job_id),
@@ -295,7 +304,7 @@ class Agent:
         logger.error("the journal cannot be written, again in %.0f s: %s", STORAGE_RETRY, error)
         self._storage_error = error.errno
         self._is_held = True
-        self._timers.at(self._clock.monotonic() + STORAGE_RETRY, self._go_on)
+        self.timers.at(self._clock.monotonic() + STORAGE_RETRY, self._go_on)
 
     def _go_on(self, now: float = 0.0) -> None:
         self._is_held = False

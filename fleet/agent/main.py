@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from fleet.agent.agent import Agent
 from fleet.agent.config import AgentConfig
@@ -36,6 +36,9 @@ from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
 from minicoap.core.request import Path
 from minicoap.errors import CoapError, PathError
+
+if TYPE_CHECKING:
+    from fleet.agent.secured import Secured
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +63,12 @@ def server_uri(config: AgentConfig) -> CoapUri:
         uri = parse_uri(config.server)
     except CoapError as error:
         raise UsageError(f"--server {config.server}: {error}") from error
-    if uri.scheme != "coap" or not uri.port or uri.query or any(uri.path):
-        raise UsageError(f"--server {config.server}: give coap://, host and port only, as in coap://192.0.2.7:5683")
-    if not is_loopback(uri.host) and not config.insecure:
+    if not uri.port or uri.query or any(uri.path):
+        raise UsageError(f"--server {config.server}: give scheme, host and port only, as in coaps://192.0.2.7")
+    if uri.scheme == "coap" and not is_loopback(uri.host) and not config.insecure:
         raise UsageError(
             f"plain CoAP to {uri.host} can be read and forged by anyone on the way, who could have anything "
-            "installed here; add --insecure if that is meant"
+            "installed here; run `fleet enroll` and use coaps://, or add --insecure if that is meant"
         )
     return uri
 
@@ -87,20 +90,22 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
             return
         processes = _Processes()
         try:
+            secured = None if uri.scheme == "coap" else _secured(config)
             agent = Agent(
                 config,
-                server,
+                server if secured is None else secured.path_to(server, uri.host),
                 clock=SystemClock(),
                 entropy=SystemEntropy(),
                 files=files,
                 facts=PsutilFacts(config.data_dir),
                 processes=processes,
                 boot=SystemBoot(processes),
+                time_told=None if secured is None else secured.time_told,
             )
             agent.start()
         except OSError as error:
             raise UsageError(f"--data-dir {config.data_dir} cannot be used: {error}") from error
-        shell = UdpShell(agent, sock, loop)
+        shell = UdpShell(agent, sock, loop) if secured is None else secured.run(agent, sock, loop)
         processes.ended = shell.wake
         heartbeat.check, heartbeat.status = agent.check, agent.status
         print(f"node {config.node_id} on port {sock.getsockname()[1]}, server {config.server}", flush=True)
@@ -113,6 +118,21 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
         heartbeat.stop()
         sock.close()
         files.close()
+
+
+def _secured(config: AgentConfig) -> Secured:
+    """What a node with a certificate speaks CoAPS with; all that it takes is loaded only now."""
+    try:
+        from fleet.agent.secured import Secured
+    except ImportError as error:
+        raise UsageError("CoAPS needs pyOpenSSL and cryptography: pip install 'minicoap[fleet,dtls]'") from error
+    secured = Secured(config.data_dir, SystemClock(), SystemEntropy())
+    if secured.node_id != config.node_id:
+        raise UsageError(
+            f"--node-id {config.node_id}: this node's certificate is for {secured.node_id}; give that, or "
+            "run `fleet enroll --again` for another"
+        )
+    return secured
 
 
 async def _open_socket(config: AgentConfig, loop: asyncio.AbstractEventLoop) -> socket.socket:

@@ -54,7 +54,10 @@ class _Known(NamedTuple):
 
 
 class Membership:
-    """Keeps the node registered at the server at `path`; `jobs_wait` is called with job ids after each report."""
+    """Keeps the node registered at the server at `path`; `jobs_wait` is called with job ids after each report.
+
+    `time_told`, where there is one, is called with what the server says the time is.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Membership:
         entropy: Entropy,
         facts: Facts,
         jobs_wait: Callable[[Sequence[str]], None],
+        time_told: Optional[Callable[[str], None]] = None,
     ) -> None:
         self._config = config
         self._endpoint = endpoint
@@ -76,6 +80,7 @@ class Membership:
         self._entropy = entropy
         self._facts = facts
         self._jobs_wait = jobs_wait
+        self._time_told = time_told
         self._backoff = Backoff(entropy, FIRST_WAIT, LONGEST_WAIT)
         self._interval = DEFAULT_INTERVAL
         self._timer: Optional[Timer] = None
@@ -187,6 +192,8 @@ class Membership:
         told = _read(outcome, RegistrationAnswer)
         wanted = self._config.health_interval or (told.health_interval if told is not None else DEFAULT_INTERVAL)
         self._interval = min(max(wanted, SHORTEST_INTERVAL), LONGEST_INTERVAL)
+        if self._time_told is not None and told is not None:
+            self._time_told(told.time)
         self.report()
 
     def _unconfirmed_answered(self, outcome: Union[Response, CoapError], expected: _Known) -> None:
@@ -222,6 +229,8 @@ class Membership:
         self._arm(self._interval * self._entropy.uniform(1 - SPREAD, 1), self.report)
         told = _read(outcome, HealthAnswer)
         if told is not None:
+            if self._time_told is not None:
+                self._time_told(told.time)
             self._jobs_wait(told.jobs)
 
     def _try_again(self, outcome: Union[Response, CoapError], what: Callable[[], None]) -> None:

@@ -24,15 +24,19 @@ UNDER_WAY = "runs"  # another process has the data directory: then what it holds
 
 def check_server(values: dict[str, Any], problems: Sequence[UsageError], passphrase_file: Optional[str]) -> int:
     """Print what is wrong with a server of these settings; returns the exit code. `problems` were found in reading."""
-    from fleet.server.main import check_protection
+    from fleet.server.listening import has_authority, serves_plain
 
     config = ServerConfig(**values)
     found = [str(problem) for problem in problems]
-    found += _raised(lambda: check_protection(config.host, config.insecure))
+    found += _raised(lambda: serves_plain(config.host, config))
     found += _raised(lambda: read_secret("passphrase", passphrase_file, PASSPHRASE, prompt=None))
     state = _check_data_directory(config.data_dir, "server", found)
     if state != UNDER_WAY:
         _check_port(f"--host {config.host} --port {config.port}", config.host, config.port, found)
+        if has_authority(config):
+            _check_port(
+                f"--host {config.host} --secure-port {config.secure_port}", config.host, config.secure_port, found
+            )
         _check_database(os.path.join(config.data_dir, "fleet.sqlite"), found)
     return _tell("server", found, state, config.data_dir)
 

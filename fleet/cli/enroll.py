@@ -26,6 +26,7 @@ from fleet.model.formats import encode
 from fleet.model.roles import NODE
 from fleet.model.times import iso_from_ms
 from fleet.pki.certificates import certificate_fingerprint, decode_pem
+from fleet.pki.connection import stranger_credentials
 from fleet.pki.enrolment import EstRequest, Exchange, Retry, authority_request, enrol, read_authority
 from fleet.pki.keys import PrivateKey, grouped, parse_fingerprint
 from fleet.pki.keystore import CREDENTIALS, Holder, Keystore
@@ -144,7 +145,11 @@ async def _enroll(
 @asynccontextmanager
 async def connected(server: CoapUri, trust: Optional[Sequence[x509.Certificate]]) -> AsyncIterator[Exchange]:
     """A connection to `server`, verified by `trust`, or not at all where that is None."""
-    async with Endpoint() as endpoint:
+    try:
+        credentials = stranger_credentials(trust)
+    except WrongUse as error:
+        raise UsageError(str(error)) from error
+    async with Endpoint(credentials=credentials) as endpoint:
 
         async def exchange(request: EstRequest) -> Response:
             try:

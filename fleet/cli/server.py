@@ -9,11 +9,17 @@ from fleet.cli import configuration
 from fleet.cli.configuration import Setting
 from fleet.cli.process import begin_log, make_data_directory
 from fleet.cli.secrets import PASSPHRASE, read_secret
-from fleet.server.config import DEFAULT_PORT, ServerConfig
+from fleet.server.config import DEFAULT_PORT, DEFAULT_SECURE_PORT, ServerConfig
 
 SETTINGS = (
     Setting("host", configuration.text, "the address to listen on (default: 127.0.0.1)", "ADDRESS"),
     Setting("port", configuration.port, f"the UDP port, 0 for any free one (default: {DEFAULT_PORT})", "PORT"),
+    Setting(
+        "secure_port",
+        configuration.port,
+        f"the UDP port of CoAPS, served where fleet pki init was run (default: {DEFAULT_SECURE_PORT})",
+        "PORT",
+    ),
     Setting("data_dir", configuration.text, "where everything is kept; made if need be (default: fleet-server)", "DIR"),
     Setting("insecure", configuration.switch, "allow plain CoAP on an address that others can reach", switch="true"),
     Setting("health_interval", configuration.seconds, "how often nodes are to report (default: 60)", "SECONDS"),

@@ -106,9 +106,9 @@ def _units(role: str, settings: Sequence[Setting], options: argparse.Namespace) 
 def _server_units(
     service: Service, config: ServerConfig, is_activated: bool, passphrase_file: Optional[str]
 ) -> dict[str, str]:
-    from fleet.server.main import check_protection
+    from fleet.server.listening import serves_plain
 
-    check_protection(config.host, config.insecure)
+    serves_plain(config.host, config)
     if not service.user:
         if not service.data_dir.startswith(STATE_ROOT + "/"):
             raise UsageError(

@@ -14,6 +14,7 @@ from fleet.cli.configuration import Setting
 from fleet.cli.exitcodes import NO_ANSWER, REFUSED, WRONG_USE
 from fleet.cli.output import merged, print_document, printable
 from fleet.operator.client import Answer, Fleet, parse_server
+from fleet.operator.credentials import default_directory, load_operator
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec.codes import code_name
 
@@ -29,7 +30,15 @@ def _server(value: Any) -> str:
     return server
 
 
-SETTINGS = (Setting("server", _server, f"the fleet's server (default: {DEFAULT_SERVER})", "URI"),)
+SETTINGS = (
+    Setting("server", _server, f"the fleet's server (default: {DEFAULT_SERVER})", "URI"),
+    Setting(
+        "credentials",
+        configuration.text,
+        "the directory with your certificate, for coaps:// (default: ~/.config/fleet/credentials)",
+        "DIR",
+    ),
+)
 
 Command = Callable[[Fleet, argparse.Namespace], Awaitable[int]]
 
@@ -116,8 +125,12 @@ def refusal_text(error: errors.PeerError) -> str:
 
 async def _connected(command: Command, options: argparse.Namespace) -> int:
     settings = configuration.resolve("operator", SETTINGS, options)
-    async with Endpoint() as endpoint:
-        return await command(Fleet(endpoint, settings.get("server", DEFAULT_SERVER)), options)
+    server = settings.get("server", DEFAULT_SERVER)
+    credentials = None
+    if parse_server(server).scheme == "coaps":
+        credentials = load_operator(settings.get("credentials", default_directory()))
+    async with Endpoint(credentials=credentials) as endpoint:
+        return await command(Fleet(endpoint, server), options)
 
 
 def _fail(prog: str, text: str, code: int) -> int:

@@ -325,9 +325,7 @@ def parse_server(server: str) -> CoapUri:
     try:
         target = parse_uri(server)
     except UsageError as error:
-        raise errors.UsageError(f"{error}; a server's is like coap://192.0.2.7:5683") from error
-    if target.scheme != "coap":
-        raise errors.UsageError(f"{server}: only coap:// is served by this version")
+        raise errors.UsageError(f"{error}; a server's is like coaps://192.0.2.7") from error
     if not target.port or target.query or any(target.path):
         raise errors.UsageError(f"{server}: give scheme, host and port of the server only, as in coap://192.0.2.7:5683")
     return target

@@ -35,8 +35,9 @@ SERVER_NAME = "server"
 class Certification:
     """The certificates of a running server.
 
-    `renewed` is called when the server has a new certificate, `revoked` with the serial numbers, in hex, of those
-    that are good no more: connections secured by them have to end. Call `run` when `next_due_at` has come.
+    `revoked` is called with the serial numbers, in hex, of certificates that are good no more. `changed`, to be set by
+    whoever secures connections, is called after that, and when the server has a new certificate itself: sessions with
+    those that are not to be believed have to end. Call `run` when `next_due_at` has come.
     """
 
     def __init__(
@@ -45,7 +46,6 @@ class Certification:
         clock: Clock,
         *,
         passphrase: Optional[bytes] = None,
-        renewed: Callable[[], None],
         revoked: Callable[[Sequence[str]], None],
     ) -> None:
         directory = os.path.join(data_dir, PKI_DIRECTORY)
@@ -53,7 +53,7 @@ class Certification:
         self.registrar = Registrar(self.authority)
         self.keystore = server_keystore(directory)
         self._clock = clock
-        self._renewed = renewed
+        self.changed: Callable[[], None] = _nothing
         self._tell_revoked = revoked
         self._watch_at = self._upkeep_at = clock.monotonic()
         self._list_signed_at = 0.0
@@ -97,6 +97,7 @@ class Certification:
         if new:
             logger.info("%d certificates are revoked that were not before", len(new))
             self._tell_revoked(new)
+            self.changed()
 
     def _upkeep(self, now: float) -> None:
         if self.authority.key is None or not self._clock.is_wall_trusted():
@@ -111,7 +112,7 @@ class Certification:
             logger.error("certificates cannot be kept up: %s", error)
             return
         if before.certificate != self.holder.certificate:
-            self._renewed()
+            self.changed()
 
     def _own(self) -> Holder:
         """The server's certificate; a new one where there is none, or two thirds of its life are over."""
@@ -120,6 +121,10 @@ class Certification:
         if holder is not None and (self.authority.key is None or at < renewal_due_at(holder)):
             return holder
         return issue_server(self.authority, self.keystore, at)
+
+
+def _nothing() -> None:
+    """No connection is secured yet."""
 
 
 def issue_server(authority: Authority, keystore: Keystore, at: int, hosts: Sequence[str] = ()) -> Holder:

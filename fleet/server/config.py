@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 DEFAULT_PORT = 5683
+DEFAULT_SECURE_PORT = 5684
 PKI_DIRECTORY = "pki"  # of the authority, within the data directory
 
 
 class ServerConfig(NamedTuple):
     """Settings of a server.
 
-    `host` and `port` are where it listens (0: any free port); `data_dir` where it keeps everything. `health_interval`,
-    in seconds, is what nodes are told; a node not heard of for three of them is offline. `artifact_quota`, in bytes,
-    bounds the firmware store. Without `push` nodes learn of jobs when they report.
+    `host` and `port` are where it listens (0: any free port), `secure_port` is that of CoAPS; `data_dir` where it keeps
+    everything. `health_interval`, in seconds, is what nodes are told; a node not heard of for three of them is offline.
+    `artifact_quota`, in bytes, bounds the firmware store. Without `push` nodes learn of jobs when they report.
     """
 
     host: str = "127.0.0.1"
@@ -24,3 +25,4 @@ class ServerConfig(NamedTuple):
     health_interval: float = 60.0
     artifact_quota: int = 8 * 1024 * 1024 * 1024
     debug: bool = False
+    secure_port: int = DEFAULT_SECURE_PORT

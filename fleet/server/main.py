@@ -11,32 +11,35 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sqlite3
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 from fleet.errors import UsageError
-from fleet.host.activation import hand_over, inherited_socket
+from fleet.host.activation import hand_over
 from fleet.host.addresses import is_loopback
 from fleet.host.clock import SystemClock
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
 from fleet.host.lock import held
 from fleet.host.notify import STOPPING, Heartbeat, service_manager
-from fleet.server.config import PKI_DIRECTORY, ServerConfig
+from fleet.server.config import ServerConfig
+from fleet.server.listening import PLAIN, Listening, has_authority, listen, serves_plain
 from fleet.server.resources.system import RESTART
 from fleet.server.server import Server
 from fleet.server.store.interface import Post
 from fleet.server.store.sqlite import SqliteLedger
-from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.udp import UdpShell, open_socket, prepare_socket
+from minicoap.asyncio.udp import UdpShell
 from minicoap.errors import CoapError
 
 if TYPE_CHECKING:
     from fleet.server.certification import Certification
+    from minicoap.asyncio.secure import SecureShell
+
+    Shell = Union[UdpShell, SecureShell]
 
 logger = logging.getLogger(__name__)
 
@@ -50,33 +53,24 @@ def run(config: ServerConfig, passphrase: Optional[bytes] = None) -> int:
 
     `passphrase` is that of the authority's key, if it has one. Raises UsageError for a configuration that cannot work.
     """
-    check_protection(config.host, config.insecure)
+    serves_plain(config.host, config)
     os.makedirs(config.data_dir, exist_ok=True)
     with held(config.data_dir, "server"):
-        action, sock = asyncio.run(_serve(config, passphrase))
+        action, listening = asyncio.run(_serve(config, passphrase))
     if action == RESTART:
-        _replace_process(sock)
-    sock.close()
+        _replace_process(listening)
+    listening.close()
     return 1 if action == FAILED else 0
 
 
-def check_protection(host: str, insecure: bool) -> None:
-    """Raise UsageError if plain CoAP on `host` would be open to others and nobody said that this is meant."""
-    if not is_loopback(host) and not insecure:
-        raise UsageError(
-            f"plain CoAP on {host} can be read and forged by anyone on the way; add --insecure if that is meant, or "
-            "use --host 127.0.0.1"
-        )
-
-
-async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str, socket.socket]:
-    """Serve until stopped; returns why, and the socket for a successor."""
+async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str, Listening]:
+    """Serve until stopped; returns why, and the sockets for a successor."""
     loop = asyncio.get_running_loop()
-    config, sock = await _listening_socket(config)
+    config, listening = await listen(config)
     stopped: asyncio.Future[str] = loop.create_future()
     hurried = asyncio.Event()
     manager = service_manager()
-    shell: Optional[UdpShell] = None
+    shell: Optional[Shell] = None
 
     def stop(action: str) -> None:
         if not stopped.done():
@@ -108,7 +102,7 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
     ledger = _open_ledger(config, post)
     files = SystemFiles()
     try:
-        port = sock.getsockname()[1]
+        uris = listening.uris(config.host)
         server = Server(
             config,
             ledger=ledger,
@@ -116,18 +110,18 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
             entropy=SystemEntropy(),
             files=files,
             facts=PsutilFacts(config.data_dir),
-            servers=(_uri(config.host, port),),
+            servers=tuple(uris.values()),
             act=stop,
             registrar=None if certification is None else certification.registrar,
         )
         ready = asyncio.Event()
         server.start(ready.set)
         await ready.wait()
-        successor = sock.dup()
-        shell = UdpShell(server, sock, loop)
+        successor = listening.duplicate()
+        shell = _run_on(listening, server, certification, loop)
         heartbeat = Heartbeat(manager, loop, server.check, server.status)
         try:
-            _announce(config, port)
+            _announce(config, uris)
             if certification is not None:
                 _keep_up(certification, loop, server, revoked)
             heartbeat.begin()
@@ -177,16 +171,40 @@ def _open_certification(
     config: ServerConfig, passphrase: Optional[bytes], revoked: list[str]
 ) -> Optional[Certification]:
     """The certificates of this server; None where there is no authority, so that nobody is certified."""
-    if not os.path.exists(os.path.join(config.data_dir, PKI_DIRECTORY)):
+    if not has_authority(config):
         return None
     # Only now: a server without certificates needs no `cryptography`.
     from fleet.server.certification import Certification
 
-    certification = Certification(
-        config.data_dir, SystemClock(), passphrase=passphrase, renewed=lambda: None, revoked=revoked.extend
-    )
+    certification = Certification(config.data_dir, SystemClock(), passphrase=passphrase, revoked=revoked.extend)
     revoked.clear()  # what was revoked before this start
     return certification
+
+
+def _run_on(
+    listening: Listening, server: Server, certification: Optional[Certification], loop: asyncio.AbstractEventLoop
+) -> Shell:
+    """Run the server on its sockets."""
+    if certification is None:
+        assert listening.plain is not None
+        return UdpShell(server, listening.plain, loop)
+    from fleet.pki.connection import known_time, renew, server_credentials
+    from minicoap.asyncio.secure import SecureShell
+
+    try:
+        credentials = server_credentials(certification.holder, certification.is_revoked)
+    except CoapError as error:
+        raise UsageError(str(error)) from error
+    shell = SecureShell(server, credentials, loop, wall=known_time(SystemClock()))
+    for scheme, sock in listening.by_scheme().items():
+        shell.listen(sock, scheme)
+
+    def changed() -> None:
+        renew(credentials, certification.holder)
+        shell.credentials_changed()
+
+    certification.changed = changed
+    return shell
 
 
 def _keep_up(certification: Certification, loop: asyncio.AbstractEventLoop, server: Server, revoked: list[str]) -> None:
@@ -206,42 +224,20 @@ def _open_ledger(config: ServerConfig, post: Post) -> SqliteLedger:
         raise UsageError(f"the database {database} cannot be opened: {error}") from error
 
 
-def _announce(config: ServerConfig, port: int) -> None:
-    print(f"listening on {_uri(config.host, port)}", flush=True)
+def _announce(config: ServerConfig, uris: Mapping[str, str]) -> None:
+    for uri in uris.values():
+        print(f"listening on {uri}", flush=True)
+    if PLAIN not in uris:
+        return
     if is_loopback(config.host):
         print("plain CoAP on loopback: everyone on this machine is an operator", flush=True)
     else:
         print("plain CoAP without protection (--insecure): everyone who reaches it is an operator", flush=True)
 
 
-async def _listening_socket(config: ServerConfig) -> tuple[ServerConfig, socket.socket]:
-    """Return the socket to serve on, the inherited one if there is one, and the settings with where that listens."""
-    sock = inherited_socket()
-    if sock is None:
-        try:
-            family, address = await resolve_local(config.host, config.port, asyncio.get_running_loop())
-            return config, open_socket(family, address)
-        except (OSError, CoapError) as error:
-            raise UsageError(f"cannot listen on --host {config.host} --port {config.port}: {error}") from error
-    try:
-        prepare_socket(sock)
-        host = sock.getsockname()[0]
-        # Whoever opened it chose the address; what was said of --host is true of another one.
-        check_protection(host, config.insecure)
-    except (OSError, UsageError):
-        sock.close()
-        raise
-    return (config._replace(host=host) if _is_address(config.host) else config), sock
-
-
-def _is_address(host: str) -> bool:
-    """Whether `host` is an address, not a name (which nodes were told and are to go on using)."""
-    return ":" in host or host.replace(".", "").isdecimal()
-
-
-def _replace_process(sock: socket.socket) -> NoReturn:
-    """Become a fresh process of the same command, which takes over the socket."""
-    environment = {**os.environ, **hand_over(sock)}
+def _replace_process(listening: Listening) -> NoReturn:
+    """Become a fresh process of the same command, which takes over the sockets."""
+    environment = {**os.environ, **hand_over(listening.by_scheme())}
     logging.shutdown()
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *_own_arguments()], environment)
@@ -255,9 +251,3 @@ def _own_arguments() -> list[str]:
     # Started by `python -m`: the file alone would look for its imports beside itself.
     name = main.name[: -len(".__main__")] if main.name.endswith(".__main__") else main.name
     return ["-m", name, *sys.argv[1:]]
-
-
-def _uri(host: str, port: int) -> str:
-    if host in ("", "0.0.0.0", "::"):
-        host = socket.gethostname()
-    return f"coap://[{host}]:{port}" if ":" in host else f"coap://{host}:{port}"

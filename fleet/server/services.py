@@ -19,7 +19,9 @@ from fleet.server.series import Series
 from fleet.server.store.interface import Ledger
 from fleet.server.waiting import Waiting
 from minicoap.core.entropy import Entropy
-from minicoap.core.request import Deferred, Path, Request, Response
+from minicoap.core.request import Deferred, Path, Request, Response, SecurePath
+
+_SECURE = "coaps://"
 
 
 class Services:
@@ -43,6 +45,8 @@ class Services:
         self.facts = facts
         self.artifacts = artifacts
         self.servers = servers
+        secure = tuple(uri for uri in servers if uri.startswith(_SECURE))
+        self._servers = {True: secure, False: tuple(uri for uri in servers if uri not in secure)}
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
         self.needs_no_proof: Callable[[Path], bool] = _all_need_proof  # the endpoint's, once there is one
         self.access = Access(trusts_plain=config.insecure or is_loopback(config.host), wall=clock.wall)
@@ -51,6 +55,10 @@ class Services:
         self.series = Series(ledger.record_series)
         self.presences = Presences(config.health_interval, self.series)
         self.waiting = Waiting()
+
+    def servers_for(self, request: Request) -> tuple[str, ...]:
+        """The URIs for whoever asks: of CoAPS to one who came by it."""
+        return self._servers[isinstance(request.path, SecurePath)]
 
     def at(self) -> int:
         """The wall clock as UTC milliseconds."""

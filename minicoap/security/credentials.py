@@ -65,7 +65,8 @@ class Credentials:
     on a certificate, at the handshake and whenever credentials have changed.
 
     For a client: `fingerprint` pins the server's certificate (SHA-256, hexadecimal, colons allowed), whoever issued it;
-    `server` is a URI that the server's certificate must carry instead of the host's name; with `verify_server` False
+    `server` is a URI that the server's certificate must carry instead of the host's name, or where it ends in a colon
+    the beginning of one; with `verify_server` False
     whoever answers is taken for the server, to ask what can be checked by other means. For a server: without
     `require_certificate` a client that has none is let in as nobody: its identity's scheme is "none".
 
@@ -143,7 +144,7 @@ class Credentials:
             if certificate.fingerprint != self.fingerprint:
                 return f"its fingerprint is {certificate.fingerprint}, not the one that is pinned"
         elif self.server:
-            if self.server not in certificate.uris:
+            if not any(_is_named(uri, self.server) for uri in certificate.uris):
                 return f"it does not belong to {self.server}"
         elif not certificate.belongs_to(host):
             known = ", ".join((*certificate.names, *certificate.addresses)) or "no host"
@@ -197,6 +198,10 @@ def is_weak(certificate: x509.Certificate) -> bool:
     """Whether `certificate` is signed with a hash that can be forged."""
     algorithm = certificate.signature_hash_algorithm
     return algorithm is not None and algorithm.name in _WEAK_HASHES
+
+
+def _is_named(uri: str, wanted: str) -> bool:
+    return uri == wanted or (wanted.endswith(":") and uri.startswith(wanted))
 
 
 def _canonical(address: str) -> str:

@@ -216,10 +216,8 @@ class SecureMachine:
     # What others ask of it
 
     def path_to(self, address: Path, host: str) -> SecurePath:
-        """Return the path to the server at `address` whose certificate has to be one of `host`."""
-        path = SecurePath((*address, _Server(host)))
-        path.address = address
-        return path
+        """Return the path to the server at `address`; see `server_path`."""
+        return server_path(address, host)
 
     def credentials_changed(self, now: float) -> None:
         """Go by the credentials as they are now: sessions with those who are not believed any more are closed."""
@@ -540,6 +538,13 @@ class SecureMachine:
             association.resume = None
             reason = objection or "its certificate is not trusted any more"
             self._end(association, SecurityError(f"the DTLS session was closed: {reason}"), now)
+
+
+def server_path(address: Path, host: str) -> SecurePath:
+    """Return the path to the server at `address` whose certificate has to be one of `host`, below DTLS."""
+    path = SecurePath((*address, _Server(host)))
+    path.address = address
+    return path
 
 
 def _asks(data: bytes) -> bool:

@@ -117,7 +117,9 @@ class HealthResource:
         if has_changed:
             services.changed("/health")
             services.changed("/nodes")
-        told = HealthAnswer("ok", iso_from_ms(at), tuple(services.waiting.jobs_for(report.node_id)), services.servers)
+        told = HealthAnswer(
+            "ok", iso_from_ms(at), tuple(services.waiting.jobs_for(report.node_id)), services.servers_for(request)
+        )
         return services.told(request, answer(request, told, codes.CHANGED, etag=report_etag(body)), is_believed)
 
     def _get(self, request: Request) -> Union[Response, Deferred]:

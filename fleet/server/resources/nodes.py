@@ -66,7 +66,7 @@ class NodesResource:
             told = RegistrationAnswer(
                 registration.node_id,
                 "registered" if outcome.created else "updated",
-                services.servers,
+                services.servers_for(request),
                 services.config.health_interval,
                 iso_from_ms(services.at()),
             )
