@@ -10,7 +10,7 @@ from typing import Iterable, NamedTuple, Optional
 REQUIREMENT_LIMIT = 1024  # characters
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
-# Of text without runs of spaces; with them, or a name that may end anywhere, matching would take the square of its length.
+# Of text without runs of spaces: with them, or a name that may end anywhere, matching takes the square of its length.
 _REQUIREMENT = re.compile(
     rf"(?P<name>{_NAME})(?![A-Za-z0-9._-]) ?(?:\[(?P<extras>[A-Za-z0-9._,\s-]*)\])?\s*"
     r"(?:\((?P<bracketed>[^()]*)\)|(?P<bare>[^;()@]*?))\s*(?:;(?P<marker>.*))?\Z"

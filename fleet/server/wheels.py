@@ -111,7 +111,7 @@ def _required_by(artifact: Artifact, store: ArtifactStore, field: str) -> Sequen
             head = head_of(file)
     except UNREADABLE as error:
         raise InvalidError(f"the wheel {artifact.name!r} cannot be read: {error}; upload it again", field) from error
-    requirements = []
+    requirements: list[Requirement] = []
     for line in _requires_dist(head):
         try:
             requirement = parse_requirement(line)
