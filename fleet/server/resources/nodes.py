@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Optional, Union
 
 import msgspec
 
@@ -18,8 +18,12 @@ from fleet.server.refusals import refuse_outcome
 from fleet.server.resources.health import last_health
 from fleet.server.services import Services
 from minicoap.codec import codes
+from minicoap.core.fairness import host_of
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource
+
+JOINING_LIMIT = 1024  # new nodes being registered at once, so that nobody waits for long behind a flood of them
+JOINING_PER_HOST = 256
 
 
 class RemovedAnswer(msgspec.Struct, frozen=True):
@@ -34,6 +38,7 @@ class NodesResource:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._joining: dict[str, str] = {}  # new nodes that are being registered, with their hosts
 
     def resources(self) -> list[Resource]:
         """The table's rows."""
@@ -58,7 +63,18 @@ class NodesResource:
         refused = services.access.refuses_node(request, registration.node_id)
         if refused is not None:
             return refused
+        host, port = request.path[0], request.path[1]
+        if services.presences.find(registration.node_id) is None:
+            refused = self._refuses_new(request)
+            if refused is not None:
+                return refused
+            self._joining[registration.node_id] = host_of(request.path)
         at = services.at()
+
+        def done(outcome: Outcome) -> None:
+            self._joining.pop(registration.node_id, None)
+            response = registered(request, outcome) if outcome.is_ok else refuse_outcome(request, outcome)
+            deferred.resolve(response, services.clock.monotonic())
 
         def registered(request: Request, outcome: Outcome) -> Response:
             presence = services.presences.add(registration.node_id)
@@ -76,11 +92,27 @@ class NodesResource:
                 response = answer(request, told, codes.CHANGED)
             return services.told(request, response, is_believed)
 
-        host, port = request.path[0], request.path[1]
+        deferred = request.defer()
         command = RegisterNode(
             at, registration, str(host), int(port), registration.request_id, services.audit.origin(request)
         )
-        return services.submit(request, command, registered)
+        services.ledger.submit(command, done)
+        return deferred
+
+    def _refuses_new(self, request: Request) -> Optional[Response]:
+        """Return the refusal of a node that is new, None if there is room for it; those known are always served."""
+        most = self._services.config.max_nodes
+        if len(self._services.presences) + len(self._joining) >= most:
+            text = f"{most} nodes are registered, as many as the server takes (--max-nodes); remove some"
+            return refusal(request, codes.SERVICE_UNAVAILABLE, text)
+        host = host_of(request.path)
+        if sum(other == host for other in self._joining.values()) >= JOINING_PER_HOST:
+            text = f"{JOINING_PER_HOST} nodes are registering from this host already; try again in a few seconds"
+            return refusal(request, codes.TOO_MANY_REQUESTS, text)
+        if len(self._joining) >= JOINING_LIMIT:
+            text = "more nodes are registering than the server can take in; try again in a few seconds"
+            return refusal(request, codes.SERVICE_UNAVAILABLE, text)
+        return None
 
     def _remove(self, request: Request) -> Deferred:
         arguments(request)

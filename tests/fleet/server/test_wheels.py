@@ -14,8 +14,8 @@ import pytest
 from fleet.errors import InvalidError
 from fleet.model.artifacts import Artifact
 from fleet.model.jobs import ArtifactWish, JobSpec
-from fleet.server.artifacts import ArtifactStore
 from fleet.server import wheels
+from fleet.server.artifacts import ArtifactStore
 from fleet.server.wheelfile import DIRECTORY_LIMIT, HEAD_LIMIT
 from fleet.server.wheels import pin, wheel_of
 from tests.fleet.install.wheels import build_wheel
