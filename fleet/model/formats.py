@@ -163,7 +163,8 @@ def _walk_cbor(data: bytes, at: int, depth: int, integer_keys: bool) -> int:
     major = data[at] >> 5
     length, at = _cbor_head(data, at)
     if major in (0, 1, 7):
-        _check_number(major, data[before] & 31, length)
+        if major == 7 and data[before] & 31 not in _SIMPLE:
+            raise FormatError("the payload has a simple value of CBOR that is neither true, false nor null")
         return at
     if major == 6:
         raise FormatError(f"CBOR tags are not accepted (tag {length}); send the plain value")
@@ -181,14 +182,6 @@ def _walk_cbor(data: bytes, at: int, depth: int, integer_keys: bool) -> int:
             at = _walk_key(data, at, keys, integer_keys)
         at = _walk_cbor(data, at, depth + 1, integer_keys)
     return at
-
-
-def _check_number(major: int, detail: int, argument: Optional[int]) -> None:
-    """Refuse what could not be told to a reader of JSON."""
-    if major == 1 and argument is not None and argument >= 1 << 63:
-        raise FormatError(f"the number {-1 - argument} is below -2^63")
-    if major == 7 and detail not in _SIMPLE:
-        raise FormatError("the payload has a simple value of CBOR that is neither true, false nor null")
 
 
 def _cbor_head(data: bytes, at: int) -> tuple[Optional[int], int]:

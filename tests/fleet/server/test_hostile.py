@@ -177,10 +177,12 @@ def test_bytes_of_reports_are_bounded_and_small_ones_always_taken(monkeypatch: p
     told = [served.ask(codes.PUT, "/health", {"node_id": f"n{number}", **large}).code for number in (1, 2, 3, 1)]
 
     assert [codes.code_text(code) for code in told] == ["2.04", "2.04", "4.13", "2.04"]
+    monkeypatch.setattr(presence, "REPORTS_LIMIT", 20_000)
     assert served.ask(codes.PUT, "/health", {"node_id": "n3"}).is_success
     patch = cbor2.dumps({"node_id": "n3", **large})
     assert served.ask(codes.IPATCH, "/health", patch, content_format=CBOR).code == codes.REQUEST_ENTITY_TOO_LARGE
-    served.told(codes.DELETE, "/nodes/n1")
+    for node_id in ("n1", "n2"):
+        served.told(codes.DELETE, f"/nodes/{node_id}")
     assert served.ask(codes.PUT, "/health", {"node_id": "n3", **large}).is_success
 
 

@@ -211,6 +211,14 @@ def test_a_long_description_and_what_stands_in_it_do_not_matter(shelf):
     assert shelf.names() == ["app-1.0-py3-none-any.whl", "dep-1.0-py3-none-any.whl"]
 
 
+def test_a_metadata_that_is_not_what_was_packed_is_refused(shelf):
+    whole = zipped(("app-1.0.dist-info/METADATA", METADATA + "Requires-Dist: dep"), method=zipfile.ZIP_STORED)
+    shelf.put("app-1.0-py3-none-any.whl", whole.replace(b": dep", b": dip"))
+
+    with pytest.raises(InvalidError, match="METADATA is damaged"):
+        shelf.pinned()
+
+
 def test_no_more_is_unpacked_than_the_head_may_have(shelf):
     bomb = zipped(("app-1.0.dist-info/METADATA", METADATA + "X: " + " " * (64 << 20)))
     assert len(bomb) < 100_000
@@ -238,9 +246,10 @@ def test_the_wheels_of_a_job_are_bounded(shelf, monkeypatch):
     chain = [shelf.wheel(f"app{n}", "1.0", [f"app{n + 1}"]) for n in range(4)]
 
     assert len(shelf.names("app1")) == 3
-    for arguments in ({"artifacts": chain}, {"artifacts": chain[:1]}):
-        with pytest.raises(InvalidError, match="make several jobs of it"):
-            shelf.pinned(**arguments)
+    for artifacts, field in ((chain, "$.artifacts[3]"), (chain[:1], "$.packages")):
+        with pytest.raises(InvalidError, match="make several jobs of it") as error:
+            shelf.pinned(artifacts=artifacts)
+        assert error.value.field == field
 
 
 def test_requirements_of_a_wheel_and_what_they_are_compared_with_are_bounded(shelf, monkeypatch):
