@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Optional, Union
 
 import msgspec
@@ -13,7 +14,7 @@ from fleet.model.api_answers import NodeHealthAnswer, NodesAnswer, NodeView, Reg
 from fleet.model.times import iso_from_ms
 from fleet.server.commands import NOT_FOUND, Outcome, RegisterNode, RemoveNode
 from fleet.server.presence import OFFLINE, STATUSES
-from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page
+from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page, encode_cursor
 from fleet.server.refusals import refuse_outcome
 from fleet.server.resources.health import last_health
 from fleet.server.services import Services
@@ -24,6 +25,8 @@ from minicoap.core.resource import Resource
 
 JOINING_LIMIT = 1024  # new nodes being registered at once, so that nobody waits for long behind a flood of them
 JOINING_PER_HOST = 256
+REGISTRATION_LIMIT = 8192  # bytes
+PAGE_REPORTS_LIMIT = 1024 * 1024  # bytes of reports on one page of the list, which is shorter where they are long
 
 
 class RemovedAnswer(msgspec.Struct, frozen=True):
@@ -47,6 +50,7 @@ class NodesResource:
                 "/nodes",
                 get=guarded(self._list),
                 post=guarded(self._register),
+                max_body=REGISTRATION_LIMIT,
                 title="Nodes",
                 resource_type="fleet.nodes",
                 content_formats=FORMATS,
@@ -59,6 +63,9 @@ class NodesResource:
     def _register(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)
         services = self._services
+        if len(request.payload) > REGISTRATION_LIMIT:
+            text = f"the registration has {len(request.payload)} bytes; it may have {REGISTRATION_LIMIT}"
+            return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
         registration = parse_registration(request.payload, request.content_format)
         refused = services.access.refuses_node(request, registration.node_id)
         if refused is not None:
@@ -138,10 +145,11 @@ class NodesResource:
             raise InvalidError(f"{status[:80]!r} is no status; use one of {', '.join(STATUSES)}", "status")
 
         def listed(request: Request, page: Page[NodeItem]) -> Response:
-            views = [self._view(item) for item in page.items]
+            items, following = self._fitting(page)
+            views = [self._view(item) for item in items]
             if status is not None:
                 views = [view for view in views if view.status == status]
-            return answer(request, NodesAnswer(tuple(views), page.next))
+            return answer(request, NodesAnswer(tuple(views), following))
 
         query = NodesQuery(asked.get("after"), check_page(asked.get("limit")))
         return self._services.query(request, query, listed)
@@ -163,6 +171,16 @@ class NodesResource:
         status = self._services.presences.status(presence, self._services.at())
         received = iso_from_ms(presence.seen_at) if presence.body else None
         return answer(request, NodeHealthAnswer(node_id, status, received, last_health(presence)))
+
+    def _fitting(self, page: Page[NodeItem]) -> tuple[Sequence[NodeItem], Optional[str]]:
+        """Return as much of a page as makes an answer of bearable size, at least one item, and where to go on."""
+        size = 0
+        for count, item in enumerate(page.items):
+            presence = self._services.presences.find(item.node.node_id)
+            size += len(presence.body) if presence is not None else 0
+            if size > PAGE_REPORTS_LIMIT and count:
+                return page.items[:count], encode_cursor(page.items[count - 1].node.node_id)
+        return page.items, page.next
 
     def _view(self, item: NodeItem) -> NodeView:
         node = item.node

@@ -186,6 +186,25 @@ def test_bytes_of_reports_are_bounded_and_small_ones_always_taken(monkeypatch: p
     assert served.ask(codes.PUT, "/health", {"node_id": "n3", **large}).is_success
 
 
+def test_registrations_are_bounded_and_pages_of_long_reports_are_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "PAGE_REPORTS_LIMIT", 1000)
+    served = Served()
+    for size in (nodes.REGISTRATION_LIMIT, 2 * nodes.REGISTRATION_LIMIT):
+        body = {"node_id": "n0", "hostname": "x" * size}
+        assert served.ask(codes.POST, "/nodes", body).code == codes.REQUEST_ENTITY_TOO_LARGE
+    for number, size in enumerate((500, 300, 1500, 10)):
+        served.register(f"n{number}")
+        served.told(codes.PUT, "/health", {"node_id": f"n{number}", "error_messages": ["x" * size]})
+
+    pages, after = [], ""
+    while after is not None:
+        query = [f"after={after}"] if after else []
+        told = document(served.client.outcome(served.client.send(codes.GET, "nodes", query=query)))
+        pages.append([node["node_id"] for node in told["nodes"]])
+        after = told["next"]
+    assert pages == [["n0", "n1"], ["n2"], ["n3"]]
+
+
 # Forged addresses
 
 HEADERS = 28  # bytes of IPv4 and UDP around each message, which count as much as what is in it (RFC 9175 §2.4)
