@@ -64,6 +64,8 @@ def convert(value: Any, kind: type[T]) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
+    except (OverflowError, SystemError):  # of an integer that no float can hold, in msgspec 0.20
+        raise InvalidError("a number is too large", "$") from None
 
 
 def encode(message: Any, content_format: Optional[int] = JSON) -> bytes:
