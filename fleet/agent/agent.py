@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 
 import msgspec
 
-from fleet.agent import access, steps
+from fleet.agent import steps
 from fleet.agent.config import AgentConfig
 from fleet.agent.download import Download, Downloads
 from fleet.agent.journal import Journal
@@ -39,8 +39,8 @@ from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import Limits, TransmissionParameters
-from minicoap.core.request import Path, Response, SecurePath
-from minicoap.core.resource import Site
+from minicoap.core.request import Path, Response
+from minicoap.core.resource import Guard, Site
 from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, NetworkError
 
@@ -65,8 +65,8 @@ AGENT_LIMITS = Limits(
 class Agent:
     """The agent of one node as a `DatagramMachine`; `server` is the path of its server. Call `start` first.
 
-    Where that leads through a security layer, whoever asks the agent something has to show who it is (`access`).
-    `time_told` is called with what the server says the time is, ISO 8601.
+    `guard` decides who may ask the agent something; where there is none, everybody. `time_told` is called with what
+    the server says the time is, ISO 8601.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Agent:
         facts: Facts,
         processes: Processes,
         boot: Boot,
+        guard: Optional[Guard] = None,
         time_told: Optional[Callable[[str], None]] = None,
         parameters: TransmissionParameters = TransmissionParameters(),  # noqa: B008  immutable
         limits: Limits = AGENT_LIMITS,
@@ -89,7 +90,6 @@ class Agent:
         self._clock = clock
         self._boot_id = boot.boot_id()
         self.timers = Timers()
-        guard = access.guard if isinstance(server, SecurePath) else None
         site = Site(lenient_paths=True, guard=guard)
         self.endpoint = EndpointCore(entropy, site=site, parameters=parameters, limits=limits)
         shared: dict[str, Any] = {"clock": clock, "timers": self.timers, "entropy": entropy}

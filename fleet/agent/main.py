@@ -100,6 +100,7 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
                 facts=PsutilFacts(config.data_dir),
                 processes=processes,
                 boot=SystemBoot(processes),
+                guard=None if secured is None else secured.guard,
                 time_told=None if secured is None else secured.time_told,
             )
             agent.start()

@@ -9,6 +9,7 @@ import os
 import socket
 from asyncio import AbstractEventLoop
 
+from fleet.agent import access
 from fleet.agent.agent import Agent
 from fleet.agent.renewal import Renewal
 from fleet.errors import InvalidError, UsageError
@@ -55,6 +56,8 @@ class Secured:
     def node_id(self) -> str:
         """The id that the certificate is for."""
         return self._holder.principal.name
+
+    guard = staticmethod(access.guard)
 
     def path_to(self, address: Path, host: str) -> SecurePath:
         """Return the path to the server at `address`, asked for as `host`."""

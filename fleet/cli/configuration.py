@@ -169,6 +169,14 @@ def size(value: Any) -> int:
     return number
 
 
+def count(value: Any) -> int:
+    """A number above zero."""
+    number = _integer(value)
+    if number is None or number <= 0:
+        raise ValueError(f"{value!r} is no number of things; give one above 0")
+    return number
+
+
 def switch(value: Any) -> bool:
     """Yes or no."""
     known = value if isinstance(value, bool) else _WORDS.get(value.lower()) if isinstance(value, str) else None

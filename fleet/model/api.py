@@ -13,7 +13,7 @@ from fleet.errors import InvalidError
 
 from . import executions, jobs
 from .artifacts import check_artifact_name, check_destination, check_mode
-from .formats import convert, decode, decode_unambiguous
+from .formats import CBOR, convert, decode, decode_unambiguous
 from .health import HealthReport
 from .jobs import ArtifactWish, JobSpec
 from .nodes import Registration, check_node_id
@@ -192,6 +192,8 @@ def parse_registration(payload: bytes, content_format: Optional[int]) -> Registr
 def parse_health(payload: bytes, content_format: Optional[int]) -> HealthReport:
     """Read the payload of `PUT /health`."""
     report = decode(payload, content_format, HealthReport)
+    if content_format != CBOR:
+        decode(payload, content_format, object)  # it is kept as it is: all of it has to be readable later on
     check_node_id(report.node_id)
     return report
 

@@ -2,7 +2,8 @@
 
 A payload that is not of its format, or that two readers could understand differently, is a FormatError (4.00). One
 that is, but does not fit the message, is an InvalidError (4.22) naming the field. CBOR is walked once before it is
-decoded: no tags (they can build cycles or run code), no duplicate keys, nothing behind the end, a bounded depth.
+decoded: no tags (they can build cycles or run code), no value that JSON has no word for, no duplicate keys, nothing
+behind the end, a bounded depth.
 """
 
 import json
@@ -18,6 +19,7 @@ JSON = 50
 CBOR = 60
 DEPTH_LIMIT = 16
 _BREAK = 0xFF
+_SIMPLE = (20, 21, 22, 25, 26, 27)  # of CBOR's major type 7: false, true, null and the three sizes of floats
 
 T = TypeVar("T")
 
@@ -62,6 +64,8 @@ def convert(value: Any, kind: type[T]) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
+    except (OverflowError, SystemError):  # of an integer that no float can hold, in msgspec 0.20
+        raise InvalidError("a number is too large", "$") from None
 
 
 def encode(message: Any, content_format: Optional[int] = JSON) -> bytes:
@@ -157,9 +161,12 @@ def decode_cbor(payload: bytes, *, integer_keys: bool = False) -> Any:
 
 def _walk_cbor(data: bytes, at: int, depth: int, integer_keys: bool) -> int:
     """Return where the item at `at` ends; raises FormatError for what is refused, IndexError at a premature end."""
+    before = at
     major = data[at] >> 5
     length, at = _cbor_head(data, at)
     if major in (0, 1, 7):
+        if major == 7 and data[before] & 31 not in _SIMPLE:
+            raise FormatError("the payload has a simple value of CBOR that is neither true, false nor null")
         return at
     if major == 6:
         raise FormatError(f"CBOR tags are not accepted (tag {length}); send the plain value")

@@ -7,9 +7,12 @@ URLs: what a job installs comes from the store or from the node's own index.
 import re
 from typing import Iterable, NamedTuple, Optional
 
+REQUIREMENT_LIMIT = 1024  # characters
+
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+# Of text without runs of spaces: with them, or a name that may end anywhere, matching takes the square of its length.
 _REQUIREMENT = re.compile(
-    rf"\s*(?P<name>{_NAME})\s*(?:\[(?P<extras>[A-Za-z0-9._,\s-]*)\])?\s*"
+    rf"(?P<name>{_NAME})(?![A-Za-z0-9._-]) ?(?:\[(?P<extras>[A-Za-z0-9._,\s-]*)\])?\s*"
     r"(?:\((?P<bracketed>[^()]*)\)|(?P<bare>[^;()@]*?))\s*(?:;(?P<marker>.*))?\Z"
 )
 _SPECIFIER = re.compile(r"\s*(===|==|!=|~=|<=|>=|<|>)\s*([A-Za-z0-9.!+*_-]+)\s*\Z")
@@ -64,7 +67,9 @@ def is_version(text: str) -> bool:
 
 def parse_requirement(text: str) -> Requirement:
     """Take a requirement string apart; raises ValueError with a text that says what is wrong."""
-    match = _REQUIREMENT.match(text)
+    if len(text) > REQUIREMENT_LIMIT:
+        raise ValueError(f"the requirement {text[:100]!r}... is longer than {REQUIREMENT_LIMIT} characters")
+    match = _REQUIREMENT.match(" ".join(text.split()))
     if match is None:
         raise ValueError(f"{text[:100]!r} is no requirement; write it as name==1.2 (no URL, path or option)")
     written = match["bracketed"] if match["bracketed"] is not None else match["bare"]

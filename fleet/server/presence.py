@@ -19,6 +19,8 @@ OFFLINE = "offline"
 UNHEALTHY = "unhealthy"
 STATUSES = (ONLINE, OFFLINE, UNHEALTHY)
 
+REPORTS_LIMIT = 256 * 1024 * 1024  # bytes of the reports of all nodes that are kept in memory
+SMALL_REPORT = 2048  # bytes, which a report may have even then
 INTERVALS_TO_OFFLINE = 3  # reports that may be missing before a node counts as offline
 
 
@@ -49,6 +51,7 @@ class Presences:
         self._series = series
         self._patience = int(health_interval * 1000 * INTERVALS_TO_OFFLINE)
         self._nodes: dict[str, Presence] = {}
+        self._held = 0  # bytes of all reports
         self._healthy = msgspec.json.Decoder(_Healthy)
 
     def __len__(self) -> int:
@@ -69,13 +72,24 @@ class Presences:
         """A node is not registered any more."""
         presence = self._nodes.pop(node_id, None)
         if presence is not None:
+            self._held -= len(presence.body)
             self._series.remove(presence.row)
+
+    def has_room(self, presence: Presence, body: bytes) -> bool:
+        """Whether a node's report can be kept in the place of its last one."""
+        grown = self._held + len(body) - len(presence.body)
+        return grown <= REPORTS_LIMIT or len(body) <= max(SMALL_REPORT, len(presence.body))
+
+    def keep(self, presence: Presence, body: bytes) -> None:
+        """Keep a node's report in the place of its last one."""
+        self._held += len(body) - len(presence.body)
+        presence.body = body
 
     def restore(self, node_id: str, seen_at: int, body: bytes) -> None:
         """Take up what was flushed before a restart."""
         presence = self.add(node_id)
         presence.seen_at = seen_at
-        presence.body = body
+        self.keep(presence, body)
         presence.healthy = self._healthy.decode(body).overall_healthy
 
     def status(self, presence: Presence, now: int) -> str:

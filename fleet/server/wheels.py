@@ -6,26 +6,20 @@ later. What the store does not have is left to the node's own index.
 
 from __future__ import annotations
 
-import email.parser
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, NamedTuple, Optional, cast
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Optional
 
 from fleet.errors import InvalidError
 from fleet.model.artifacts import Artifact
 from fleet.model.jobs import ArtifactRef, JobSpec
 from fleet.model.requirements import Requirement, normalise_name, parse_requirement
 from fleet.server.artifacts import ArtifactStore
+from fleet.server.wheelfile import UNREADABLE, head_of
 
-METADATA_LIMIT = 1024 * 1024  # bytes; a larger METADATA is none
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of compression, as wheels are written
-
-# What zipfile raises for bytes that are no zip file, or a damaged one.
-_UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError,
-)  # fmt: skip
+WHEELS_LIMIT = 256  # that one job may be pinned to: each has to be opened
+COMPARISONS_LIMIT = 50_000  # of a requirement with a wheel's version, for one job
+REQUIREMENTS_LIMIT = 512  # that one wheel may have; those for its extras are not counted
 
 
 class Wheel(NamedTuple):
@@ -54,7 +48,7 @@ class Pinned(NamedTuple):
 def pin(spec: JobSpec, artifacts: Mapping[str, Artifact], store: ArtifactStore) -> Pinned:
     """Pin a job to contents of the store; `artifacts` are all it has, by name, and every wish is among them.
 
-    Raises InvalidError for a wheel that is none.
+    Raises InvalidError for a wheel that is none, and for what takes more looking up than one job may cost.
     """
     if spec.package_type != "pip":
         wanted = [(artifacts[wish.name], wish) for wish in spec.artifacts]
@@ -64,7 +58,10 @@ def pin(spec: JobSpec, artifacts: Mapping[str, Artifact], store: ArtifactStore) 
     if not packages and not spec.artifacts:
         packages.append(f"{spec.name}=={spec.version}")
     chosen: dict[str, Artifact] = {}
-    to_do: list[Requirement] = [parse_requirement(package) for package in packages]
+    to_do = deque([parse_requirement(package) for package in packages])
+    if len(spec.artifacts) > WHEELS_LIMIT:
+        text = f"a job may have {WHEELS_LIMIT} wheels at most; make several jobs of it"
+        raise InvalidError(text, f"$.artifacts[{WHEELS_LIMIT}]")
     for index, wish in enumerate(spec.artifacts):
         wheel = wheel_of(artifacts[wish.name])
         if wheel is None:
@@ -79,11 +76,20 @@ def pin(spec: JobSpec, artifacts: Mapping[str, Artifact], store: ArtifactStore) 
         if wheel is not None:
             by_project.setdefault(wheel.project, []).append(wheel)
     seen: dict[str, None] = {}
+    compared = 0
     while to_do:
-        requirement = to_do.pop(0)
-        for wheel in _newest(requirement, by_project.get(requirement.name, ())):
+        requirement = to_do.popleft()
+        candidates = by_project.get(requirement.name, ())
+        compared += 1 + len(candidates)
+        if compared > COMPARISONS_LIMIT:
+            text = "the store has too many versions of what this needs to choose from; name the wheels in `artifacts`"
+            raise InvalidError(text, "$.packages")
+        for wheel in _newest(requirement, candidates):
             if wheel.artifact.name in seen:
                 continue
+            if len(chosen) >= WHEELS_LIMIT:
+                text = f"the job would need more than {WHEELS_LIMIT} wheels of the store; make several jobs of it"
+                raise InvalidError(text, "$.packages")
             seen[wheel.artifact.name] = None
             chosen[wheel.artifact.name] = wheel.artifact
             to_do.extend(_required_by(wheel.artifact, store, "$.packages"))
@@ -101,28 +107,28 @@ def _newest(requirement: Requirement, wheels: Iterable[Wheel]) -> list[Wheel]:
 def _required_by(artifact: Artifact, store: ArtifactStore, field: str) -> Sequence[Requirement]:
     """The requirements that a wheel's metadata name, markers not considered: the node's pip decides on those."""
     try:
-        # RawIOBase has all that zipfile asks of a file; typeshed wants the whole of IO[bytes].
-        with zipfile.ZipFile(cast(IO[bytes], store.open(artifact.sha256))) as archive:
-            text = _metadata(archive)
-    except _UNREADABLE as error:
+        with store.open(artifact.sha256) as file:
+            head = head_of(file)
+    except UNREADABLE as error:
         raise InvalidError(f"the wheel {artifact.name!r} cannot be read: {error}; upload it again", field) from error
-    requirements = []
-    for line in email.parser.HeaderParser().parsestr(text).get_all("Requires-Dist") or ():
+    requirements: list[Requirement] = []
+    for line in _requires_dist(head):
         try:
             requirement = parse_requirement(line)
         except ValueError:
             continue  # a URL or something newer: the node's pip will know, or say
-        if "extra" not in requirement.marker:
-            requirements.append(requirement)
+        if "extra" in requirement.marker:
+            continue
+        if len(requirements) == REQUIREMENTS_LIMIT:
+            text = f"the wheel {artifact.name!r} has more than {REQUIREMENTS_LIMIT} requirements"
+            raise InvalidError(text, field)
+        requirements.append(requirement)
     return requirements
 
 
-def _metadata(archive: zipfile.ZipFile) -> str:
-    for info in archive.infolist():
-        directory, _, name = info.filename.partition("/")
-        if name == "METADATA" and directory.endswith(".dist-info") and info.file_size <= METADATA_LIMIT:
-            if info.compress_type not in METHODS:
-                raise ValueError("its METADATA is compressed by another method than deflate")
-            with archive.open(info) as file:
-                return file.read(METADATA_LIMIT).decode(errors="replace")
-    raise ValueError("it has no METADATA")
+def _requires_dist(head: str) -> Iterator[str]:
+    """The values of the fields of that name, each on a line; lines that go on with a field begin with a space."""
+    for line in head.split("\n"):
+        name, colon, value = line.partition(":")
+        if colon and name.lower() == "requires-dist":
+            yield value.strip()

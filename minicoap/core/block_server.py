@@ -5,6 +5,10 @@ so that several bodies may be under way at once (RFC 9175 §3). It is taken in o
 the last block is there. A resource that writes each block by itself (`Resource.write_block`) takes them in any order,
 and nothing is kept of them (§2.3). A long response is kept for the blocks that follow the first one asked for; if it
 had to be given up, a GET is answered anew, and its ETag tells the client whether it is still the same.
+
+Bodies are bounded in all, and fair among hosts: where there is no room, the host that holds the most gives up what it
+has left alone the longest for one that holds less. While half of the room is taken, a new body is begun only for an
+address that is known to be real, so that forged ones cannot take the rest (RFC 9175 §2.3).
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from minicoap.codec import codes
 from minicoap.codec.message import Options
 from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, MAX_AGE, SIZE1, SIZE2, encode_uint, is_no_cache_key
 from minicoap.core.body import Block, BlockOptions, BytesSink, Sink, Source, as_source, decode_block, too_large
+from minicoap.core.echo import is_loopback
+from minicoap.core.fairness import greediest, host_of
 from minicoap.core.parameters import Limits
-from minicoap.core.request import SAFE, Deferred, Path, Request, Response
+from minicoap.core.request import SAFE, Deferred, Path, Request, Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.core.timers import Timer, Timers
 
@@ -28,6 +34,7 @@ Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 _PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, *filter(is_no_cache_key, range(2048))))
 _SHARED: Path = ()  # where a response comes from that is kept for more than one
 _SMALL_SZX = 2  # 64 bytes
+_REFUSED_FOR = 1.0  # seconds; weighing takes time, which a flood should not get
 _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
 
 
@@ -98,6 +105,7 @@ class BlockServer:
         self._kept: dict[Key, Kept] = {}
         self._held = 0  # bytes of memory in all of them
         self._sweep: Optional[Timer] = None
+        self._refused = ("", 0.0)  # the host refused last, and until when that need not be weighed again
 
     def __len__(self) -> int:
         return len(self._uploads) + len(self._kept)
@@ -229,9 +237,7 @@ class BlockServer:
             if block.number == 0:
                 self._uploads[key] = upload
                 self._arm(request.now)
-            if self._held > self._limits.open_body_bytes:
-                self._drop_quiet(request.now, self._limits.body_grace)
-            if self._held > self._limits.open_body_bytes:
+            if not self._make_room(request, bodies=0):
                 self._drop(self._uploads, key)
                 return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
             return self._continue(block)
@@ -249,7 +255,9 @@ class BlockServer:
         return Response(codes.CONTINUE, options=Options(((BLOCK1, Block(block.number, True, szx).encode()),)))
 
     def _open(self, request: Request, resource: Resource) -> Union[Upload, Response]:
-        if not self._make_room(request.now):
+        if 2 * len(self) >= self._limits.open_bodies and self._may_be_forged(request):
+            return request.challenge()
+        if not self._make_room(request):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
         if resource.upload is not None and request.code == codes.PUT:
             sink = resource.upload(request)
@@ -299,7 +307,7 @@ class BlockServer:
         key = _key(request)
         self._drop(self._kept, key)
         kept = Kept(response, source, request.now)
-        if self._make_room(request.now, kept.held):
+        if self._make_room(request, kept.held):
             self._kept[key] = kept
             self._held += kept.held
             self._arm(request.now)
@@ -319,15 +327,47 @@ class BlockServer:
 
     # Bounds
 
-    def _make_room(self, now: float, wanted: int = 0) -> bool:
-        """Whether one more body may be opened; those that have been quiet for a while are given up for it."""
-        if self._has_room(wanted):
-            return True
-        self._drop_quiet(now, self._limits.body_grace)
-        return self._has_room(wanted)
+    def _make_room(self, request: Request, wanted: int = 0, bodies: int = 1) -> bool:
+        """Whether so many more bodies, of `wanted` bytes, may be held for whoever asks.
 
-    def _has_room(self, wanted: int) -> bool:
-        return len(self) < self._limits.open_bodies and self._held + wanted <= self._limits.open_body_bytes
+        For that those are given up that have been quiet for a while, and what hosts hold more of than this one.
+        """
+        if self._has_room(wanted, bodies):
+            return True
+        host, now = host_of(request.path), request.now
+        refused, until = self._refused
+        if wanted > self._limits.open_body_bytes or (host == refused and now < until):
+            return False
+        self._drop_quiet(now, self._limits.body_grace)
+        while not self._has_room(wanted, bodies):
+            if not self._drop_from_greediest(host, wanted, bodies):
+                self._refused = (host, now + _REFUSED_FOR)
+                return False
+        return True
+
+    def _has_room(self, wanted: int, bodies: int) -> bool:
+        limits = self._limits
+        return len(self) + bodies <= limits.open_bodies and self._held + wanted <= limits.open_body_bytes
+
+    def _drop_from_greediest(self, host: str, wanted: int, bodies: int) -> bool:
+        """Give up one body of the host that holds the most, its longest idle one; False if `host` would hold more."""
+        each = self._limits.open_body_bytes // self._limits.open_bodies  # a body counts, whatever it holds
+        own = wanted + bodies * each
+        uploads = [(key[0], upload.held + each, upload.touched, key) for key, upload in self._uploads.items()]
+        kept = [(key[0], body.held + each, body.touched, key) for key, body in self._kept.items()]
+        found = greediest([*uploads, *kept], host, own)
+        if found is None:
+            return False
+        self._drop(self._uploads, found)
+        self._drop(self._kept, found)
+        return True
+
+    def _may_be_forged(self, request: Request) -> bool:
+        """Whether the address of a request may be anybody's: nothing shows it, and it is not this machine's."""
+        path = request.path
+        if not self._limits.amplification or request.echo is None or isinstance(path, SecurePath):
+            return False
+        return request.age is None and not is_loopback(path)
 
     def _drop(self, bodies: Union[dict[Key, Upload], dict[Key, Kept]], key: Key) -> None:
         body = bodies.pop(key, None)

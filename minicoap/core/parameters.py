@@ -83,7 +83,10 @@ class Limits(NamedTuple):
     remembered_answers: int = 200_000  # further ones push out the older half
     remembered_bytes: int = 32 * 1024 * 1024  # the same, by bytes
     deferred: int = 10_000  # requests awaiting a late answer; further ones are answered 5.03 with Max-Age
-    open_bodies: int = 1024  # block-wise bodies under way; further ones are answered 5.03 unless one has gone quiet
+    # Block-wise bodies under way. Further ones take the place of one that has gone quiet, else of one of the host that
+    # has the most if theirs has less, else they are answered 5.03. From half of them on, a new one whose address may be
+    # forged is first answered 4.01 with Echo (unless `amplification` is 0).
+    open_bodies: int = 1024
     open_body_bytes: int = 16 * 1024 * 1024  # what those bodies hold in memory together; the same answer
     body_grace: float = 30.0  # seconds after which a quiet body may be given up for a new one
     assembled_body: int = 16 * 1024 * 1024  # bytes of a response body that the client keeps in memory; then BodyError

@@ -165,18 +165,21 @@ class Machine:
 
     async def server(self, *arguments: str, port: int = 0, name: str = "server", **options: Any) -> ServerProcess:
         """Start a server and wait until it listens."""
-        lines = self.said(name).count("listening on") if self.log(name).exists() else 0
+        lines = self.said(name).count("listening on coap:") if self.log(name).exists() else 0
         process = self.start(
-            name, "server", "--port", str(port), "--data-dir", str(self.directory / name), *arguments, **options
-        )
+            name, "server", "--port", str(port), "--secure-port", "0", "--data-dir", str(self.directory / name),
+            *arguments, **options,
+        )  # fmt: skip
         uri = await self.listening(process, name, lines + 1)
         return ServerProcess(process, uri)
 
-    async def listening(self, process: subprocess.Popen[bytes], name: str, times: int) -> str:
+    async def listening(
+        self, process: subprocess.Popen[bytes], name: str, times: int = 1, scheme: str = "coap"
+    ) -> str:
         """Where the server listens, once it has said so for the `times`-th time."""
 
         def uri() -> Optional[str]:
-            found = [line for line in self.said(name).splitlines() if line.startswith("listening on ")]
+            found = [line for line in self.said(name).splitlines() if line.startswith(f"listening on {scheme}:")]
             assert process.poll() is None, f"the server ended:\n{self.said(name)}"
             return found[times - 1].rpartition(" ")[2] if len(found) >= times else None
 

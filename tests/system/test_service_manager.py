@@ -216,7 +216,7 @@ def test_a_server_serves_on_the_socket_that_it_is_born_with_and_so_does_its_succ
     [
         (socket.SOCK_DGRAM, "0.0.0.0", 1, "plain CoAP on 0.0.0.0 can be read and forged"),
         (socket.SOCK_STREAM, "127.0.0.1", 1, "not for UDP"),
-        (socket.SOCK_DGRAM, "127.0.0.1", 2, "LISTEN_FDS=2: give one socket"),
+        (socket.SOCK_DGRAM, "127.0.0.1", 3, "LISTEN_FDS=3: give a socket for CoAP, one for CoAPS, or both"),
     ],
 )
 def test_a_socket_that_will_not_do_is_refused(tmp_path, kind, address, count, said):

@@ -1,9 +1,11 @@
 """Artifacts: which content a name stands for. The bytes lie elsewhere, and may go when a `released` change says so."""
 
 from fleet.server import changes
-from fleet.server.commands import ILLEGAL, NOT_FOUND, PRECONDITION, DeleteArtifact, Outcome, PutArtifact
+from fleet.server.commands import ILLEGAL, NOT_FOUND, PRECONDITION, UNAVAILABLE, DeleteArtifact, Outcome, PutArtifact
 from fleet.server.store.interface import Tx
 
+ARTIFACTS_LIMIT = 10_000
+"""Names in the store at most: each new job looks through all of them."""
 _SHOWN_JOBS = 5
 
 
@@ -15,6 +17,8 @@ def put(tx: Tx, command: PutArtifact) -> Outcome:
         return Outcome(PRECONDITION, f"artifact {artifact.name!r} exists already")
     if command.replaces is not None and (known is None or known.sha256 != command.replaces):
         return Outcome(PRECONDITION, f"artifact {artifact.name!r} is not what it was to be; look at it again")
+    if known is None and tx.artifact_count() >= ARTIFACTS_LIMIT:
+        return Outcome(UNAVAILABLE, f"the store has {ARTIFACTS_LIMIT} artifacts, as many as it takes; delete some")
     tx.put_artifact(artifact)
     tx.emit(at, changes.ARTIFACT, changes.STORED, name=artifact.name, sha256=artifact.sha256)
     if known is not None and not tx.is_needed(known.sha256):

@@ -18,6 +18,7 @@ from fleet.server.commands import (
     ILLEGAL,
     INVALID,
     NOT_FOUND,
+    UNAVAILABLE,
     CancelJob,
     CreateJob,
     DeleteJob,
@@ -31,6 +32,8 @@ from fleet.server.store.interface import Tx
 
 from .moves import PENDING_LIMIT_MS, move
 
+JOBS_LIMIT = 10_000
+"""Jobs that are kept at most; who wants more has to delete some."""
 CHUNK = 500
 """Executions that one step of a job's work deals with."""
 
@@ -39,6 +42,8 @@ def create(tx: Tx, command: CreateJob) -> Outcome:
     """Take a job in, and hold the contents that it needs."""
     if tx.job(command.job_id) is not None:
         return Outcome(INVALID, f"a job {command.job_id!r} exists already", "$.job_id")
+    if tx.job_count() >= JOBS_LIMIT:
+        return Outcome(UNAVAILABLE, f"the server has {JOBS_LIMIT} jobs, as many as it keeps; delete some")
     spec = command.spec
     if not is_all(spec.target_nodes):
         for index, node_id in enumerate(spec.target_nodes):

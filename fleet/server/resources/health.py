@@ -13,7 +13,7 @@ from fleet.model.formats import CBOR, JSON, convert, encode
 from fleet.model.health import HealthReport, report_etag
 from fleet.model.mergepatch import merge_patch
 from fleet.model.times import iso_from_ms
-from fleet.server.presence import Presence
+from fleet.server.presence import SMALL_REPORT, Presence
 from fleet.server.queries import Figures, FiguresQuery, Page, Sample
 from fleet.server.services import Services
 from minicoap.codec import codes
@@ -104,12 +104,15 @@ class HealthResource:
     def _taken(self, request: Request, presence: Presence, report: HealthReport, body: bytes) -> Response:
         """Keep a node's report; its ETag in the answer is what a later patch refers to."""
         services = self._services
+        if not services.presences.has_room(presence, body):
+            text = f"the server has no room for large reports of so many nodes; send one of {SMALL_REPORT} bytes"
+            return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
         at = services.at()
         # A change of state goes to disk at once; the rest may wait for the next flush (samples).
         has_changed = presence.healthy != report.overall_healthy or not presence.body
         is_believed = services.heard(request, presence, at)
         presence.healthy = report.overall_healthy
-        presence.body = body
+        services.presences.keep(presence, body)
         services.series.record(presence.row, at, report)
         services.ledger.record((Sample(report.node_id, at, body),), flush=has_changed)
         services.changed(f"/nodes/{report.node_id}/health")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Union
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import msgspec
 
@@ -13,13 +14,19 @@ from fleet.model.api_answers import NodeHealthAnswer, NodesAnswer, NodeView, Reg
 from fleet.model.times import iso_from_ms
 from fleet.server.commands import NOT_FOUND, Outcome, RegisterNode, RemoveNode
 from fleet.server.presence import OFFLINE, STATUSES
-from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page
+from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page, encode_cursor
 from fleet.server.refusals import refuse_outcome
 from fleet.server.resources.health import last_health
 from fleet.server.services import Services
 from minicoap.codec import codes
+from minicoap.core.fairness import host_of
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource
+
+JOINING_LIMIT = 1024  # new nodes being registered at once, so that nobody waits for long behind a flood of them
+JOINING_PER_HOST = 256
+REGISTRATION_LIMIT = 8192  # bytes
+PAGE_REPORTS_LIMIT = 1024 * 1024  # bytes of reports on one page of the list, which is shorter where they are long
 
 
 class RemovedAnswer(msgspec.Struct, frozen=True):
@@ -34,6 +41,7 @@ class NodesResource:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._joining: dict[str, str] = {}  # new nodes that are being registered, with their hosts
 
     def resources(self) -> list[Resource]:
         """The table's rows."""
@@ -42,6 +50,7 @@ class NodesResource:
                 "/nodes",
                 get=guarded(self._list),
                 post=guarded(self._register),
+                max_body=REGISTRATION_LIMIT,
                 title="Nodes",
                 resource_type="fleet.nodes",
                 content_formats=FORMATS,
@@ -54,11 +63,25 @@ class NodesResource:
     def _register(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)
         services = self._services
+        if len(request.payload) > REGISTRATION_LIMIT:
+            text = f"the registration has {len(request.payload)} bytes; it may have {REGISTRATION_LIMIT}"
+            return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
         registration = parse_registration(request.payload, request.content_format)
         refused = services.access.refuses_node(request, registration.node_id)
         if refused is not None:
             return refused
+        host, port = request.path[0], request.path[1]
+        if services.presences.find(registration.node_id) is None:
+            refused = self._refuses_new(request)
+            if refused is not None:
+                return refused
+            self._joining[registration.node_id] = host_of(request.path)
         at = services.at()
+
+        def done(outcome: Outcome) -> None:
+            self._joining.pop(registration.node_id, None)
+            response = registered(request, outcome) if outcome.is_ok else refuse_outcome(request, outcome)
+            deferred.resolve(response, services.clock.monotonic())
 
         def registered(request: Request, outcome: Outcome) -> Response:
             presence = services.presences.add(registration.node_id)
@@ -76,11 +99,27 @@ class NodesResource:
                 response = answer(request, told, codes.CHANGED)
             return services.told(request, response, is_believed)
 
-        host, port = request.path[0], request.path[1]
+        deferred = request.defer()
         command = RegisterNode(
             at, registration, str(host), int(port), registration.request_id, services.audit.origin(request)
         )
-        return services.submit(request, command, registered)
+        services.ledger.submit(command, done)
+        return deferred
+
+    def _refuses_new(self, request: Request) -> Optional[Response]:
+        """Return the refusal of a node that is new, None if there is room for it; those known are always served."""
+        most = self._services.config.max_nodes
+        if len(self._services.presences) + len(self._joining) >= most:
+            text = f"{most} nodes are registered, as many as the server takes (--max-nodes); remove some"
+            return refusal(request, codes.SERVICE_UNAVAILABLE, text)
+        host = host_of(request.path)
+        if sum(other == host for other in self._joining.values()) >= JOINING_PER_HOST:
+            text = f"{JOINING_PER_HOST} nodes are registering from this host already; try again in a few seconds"
+            return refusal(request, codes.TOO_MANY_REQUESTS, text)
+        if len(self._joining) >= JOINING_LIMIT:
+            text = "more nodes are registering than the server can take in; try again in a few seconds"
+            return refusal(request, codes.SERVICE_UNAVAILABLE, text)
+        return None
 
     def _remove(self, request: Request) -> Deferred:
         arguments(request)
@@ -106,10 +145,11 @@ class NodesResource:
             raise InvalidError(f"{status[:80]!r} is no status; use one of {', '.join(STATUSES)}", "status")
 
         def listed(request: Request, page: Page[NodeItem]) -> Response:
-            views = [self._view(item) for item in page.items]
+            items, following = self._fitting(page)
+            views = [self._view(item) for item in items]
             if status is not None:
                 views = [view for view in views if view.status == status]
-            return answer(request, NodesAnswer(tuple(views), page.next))
+            return answer(request, NodesAnswer(tuple(views), following))
 
         query = NodesQuery(asked.get("after"), check_page(asked.get("limit")))
         return self._services.query(request, query, listed)
@@ -131,6 +171,16 @@ class NodesResource:
         status = self._services.presences.status(presence, self._services.at())
         received = iso_from_ms(presence.seen_at) if presence.body else None
         return answer(request, NodeHealthAnswer(node_id, status, received, last_health(presence)))
+
+    def _fitting(self, page: Page[NodeItem]) -> tuple[Sequence[NodeItem], Optional[str]]:
+        """Return as much of a page as makes an answer of bearable size, at least one item, and where to go on."""
+        size = 0
+        for count, item in enumerate(page.items):
+            presence = self._services.presences.find(item.node.node_id)
+            size += len(presence.body) if presence is not None else 0
+            if size > PAGE_REPORTS_LIMIT and count:
+                return page.items[:count], encode_cursor(page.items[count - 1].node.node_id)
+        return page.items, page.next
 
     def _view(self, item: NodeItem) -> NodeView:
         node = item.node

@@ -44,6 +44,8 @@ from minicoap.codec import codes
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource
 
+CREATING_LIMIT = 16  # jobs being created at once: each looks through the whole store
+
 _ACTIONS: dict[str, Callable[[int, str, Optional[str], Optional[Origin]], commands.Command]] = {
     jobs.INSTALL: commands.InstallJob,
     jobs.CANCEL: commands.CancelJob,
@@ -59,6 +61,7 @@ class UpdatesResource:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._creating = 0  # jobs that are being created
 
     def resources(self) -> list[Resource]:
         """The table's rows."""
@@ -95,9 +98,13 @@ class UpdatesResource:
 
     # Operators
 
-    def _create(self, request: Request, wanted: CreateRequest) -> Deferred:
+    def _create(self, request: Request, wanted: CreateRequest) -> Union[Response, Deferred]:
         """Create a job, pinned to what the store has now."""
         services = self._services
+        if self._creating >= CREATING_LIMIT:
+            text = f"{CREATING_LIMIT} jobs are being created already; try again in a few seconds"
+            return refusal(request, codes.SERVICE_UNAVAILABLE, text)
+        self._creating += 1
         deferred = request.defer()
         found: dict[str, Artifact] = {}
 
@@ -129,6 +136,7 @@ class UpdatesResource:
             resolve(answer(request, told, codes.CREATED, location=("updates", outcome.job_id)))
 
         def resolve(response: Response) -> None:
+            self._creating -= 1
             deferred.resolve(response, services.clock.monotonic())
 
         services.ledger.query(ArtifactsQuery(limit=1000), listed)

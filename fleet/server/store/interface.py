@@ -61,6 +61,9 @@ class Tx(Protocol):
     def job_state(self, job_id: str) -> Optional[str]:
         """The job's state alone, or None: a job that names many nodes is a large row."""
 
+    def job_count(self) -> int:
+        """How many jobs there are."""
+
     def put_job(self, job: Job) -> None:
         """Insert or replace a job."""
 
@@ -93,6 +96,9 @@ class Tx(Protocol):
 
     def artifact(self, name: str) -> Optional[Artifact]:
         """The artifact, or None."""
+
+    def artifact_count(self) -> int:
+        """How many artifacts there are."""
 
     def put_artifact(self, artifact: Artifact) -> None:
         """Insert or replace an artifact."""

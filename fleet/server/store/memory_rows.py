@@ -145,6 +145,10 @@ class MemoryTx:
         job = self._tables.jobs.get(job_id)
         return None if job is None else job.state
 
+    def job_count(self) -> int:
+        """See Tx."""
+        return len(self._tables.jobs)
+
     def put_job(self, job: Job) -> None:
         """See Tx."""
         if job.job_id not in self._tables.jobs:
@@ -225,6 +229,10 @@ class MemoryTx:
     def artifact(self, name: str) -> Optional[Artifact]:
         """See Tx."""
         return self._tables.artifacts.get(name)
+
+    def artifact_count(self) -> int:
+        """See Tx."""
+        return len(self._tables.artifacts)
 
     def put_artifact(self, artifact: Artifact) -> None:
         """See Tx."""

@@ -189,6 +189,10 @@ class SqliteTx:
         row = self._execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else str(row[0])
 
+    def job_count(self) -> int:
+        """See Tx."""
+        return int(self._execute("SELECT COUNT(*) FROM jobs").fetchone()[0])
+
     def put_job(self, job: Job) -> None:
         """See Tx."""
         self._execute(
@@ -274,6 +278,10 @@ class SqliteTx:
         """See Tx."""
         row = self._execute(f"SELECT {ARTIFACT_COLUMNS} FROM artifacts WHERE name = ?", (name,)).fetchone()
         return None if row is None else Artifact(*row)
+
+    def artifact_count(self) -> int:
+        """See Tx."""
+        return int(self._execute("SELECT COUNT(*) FROM artifacts").fetchone()[0])
 
     def put_artifact(self, artifact: Artifact) -> None:
         """See Tx."""

@@ -112,7 +112,10 @@ def test_a_bad_value_is_refused_by_naming_its_place_and_what_to_give(flags, envi
     [
         ("[server]\nport = true\n", "FILE, [server], port: True is no port"),
         ('[server]\nport = "5683"\nhost = 7\n', "FILE, [server], host: 7 is no text"),
-        ("[server]\nprot = 5683\n", "FILE, [server]: there is no setting 'prot'; there are host, port, data_dir,"),
+        (
+            "[server]\nprot = 5683\n",
+            "FILE, [server]: there is no setting 'prot'; there are host, port, secure_port, data_dir,",
+        ),
         ("[servers]\nport = 5683\n", "FILE: 'servers' is no section; there are [server], [agent], [operator]"),
         ("port = 5683\n", "FILE: 'port' is no section"),
         ("[server\n", "FILE is no TOML: "),

@@ -49,6 +49,12 @@ def test_what_is_no_requirement_is_refused(text):
         parse_requirement(text)
 
 
+def test_a_requirement_is_bounded_and_spaces_in_it_cost_nothing():
+    assert parse_requirement("a" + " " * 1000 + "==1") == parse_requirement("a==1")
+    with pytest.raises(ValueError, match="longer than 1024 characters"):
+        parse_requirement("a" + " " * 1024 + "==1")
+
+
 def test_versions_are_ordered_as_packaging_orders_them():
     assert sorted(VERSIONS, key=packaging_version.Version) == VERSIONS
     assert sorted(VERSIONS[7:] + VERSIONS[:7], key=version_key) == VERSIONS

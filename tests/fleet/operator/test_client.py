@@ -289,7 +289,6 @@ def test_a_name_that_cannot_be_one_is_not_sent(name):
         "",
         "192.0.2.7",
         "http://192.0.2.7",
-        "coaps://192.0.2.7",
         "coap://h/updates",
         "coap://h?x",
         "coap://h:0",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import struct
+import tracemalloc
 import zipfile
 
 import pytest
@@ -12,8 +14,10 @@ import pytest
 from fleet.errors import InvalidError
 from fleet.model.artifacts import Artifact
 from fleet.model.jobs import ArtifactWish, JobSpec
+from fleet.server import wheels
 from fleet.server.artifacts import ArtifactStore
-from fleet.server.wheels import METADATA_LIMIT, pin, wheel_of
+from fleet.server.wheelfile import DIRECTORY_LIMIT, HEAD_LIMIT
+from fleet.server.wheels import pin, wheel_of
 from tests.fleet.install.wheels import build_wheel
 from tests.fleet.pretended import MemoryFiles
 
@@ -168,7 +172,7 @@ UNREADABLE = {
     "no zip": b"text",
     "no METADATA": zipped(("app.py", "")),
     "METADATA elsewhere": zipped(("x/app-1.0.dist-info/METADATA", METADATA)),
-    "a METADATA without end": zipped(("app-1.0.dist-info/METADATA", METADATA + " " * METADATA_LIMIT)),
+    "a METADATA without end": zipped(("app-1.0.dist-info/METADATA", METADATA + " " * HEAD_LIMIT)),
     "a method that wheels do not use": zipped(("app-1.0.dist-info/METADATA", METADATA), method=zipfile.ZIP_LZMA),
 }
 
@@ -196,3 +200,68 @@ def test_a_damaged_wheel_is_read_or_refused_and_nothing_else(shelf):
             refused += 1
 
     assert refused > 1000
+
+
+def test_a_long_description_and_what_stands_in_it_do_not_matter(shelf):
+    metadata = METADATA + "Requires-Dist: dep\n\nRequires-Dist: other\n" + "x" * 3 * HEAD_LIMIT
+    shelf.put("app-1.0-py3-none-any.whl", zipped(("app-1.0.dist-info/METADATA", metadata)))
+    for name in ("dep", "other"):
+        shelf.wheel(name, "1.0")
+
+    assert shelf.names() == ["app-1.0-py3-none-any.whl", "dep-1.0-py3-none-any.whl"]
+
+
+def test_a_metadata_that_is_not_what_was_packed_is_refused(shelf):
+    whole = zipped(("app-1.0.dist-info/METADATA", METADATA + "Requires-Dist: dep"), method=zipfile.ZIP_STORED)
+    shelf.put("app-1.0-py3-none-any.whl", whole.replace(b": dep", b": dip"))
+
+    with pytest.raises(InvalidError, match="METADATA is damaged"):
+        shelf.pinned()
+
+
+def test_no_more_is_unpacked_than_the_head_may_have(shelf):
+    bomb = zipped(("app-1.0.dist-info/METADATA", METADATA + "X: " + " " * (64 << 20)))
+    assert len(bomb) < 100_000
+    shelf.put("app-1.0-py3-none-any.whl", bomb)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidError, match="head of its METADATA is longer"):
+            shelf.pinned()
+        assert tracemalloc.get_traced_memory()[1] < 8 * HEAD_LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_directory_larger_than_any_wheels_is_not_read(shelf):
+    end = struct.pack("<4s4xHHLLH", b"PK\5\6", 0xFFFF, 0xFFFF, DIRECTORY_LIMIT + 1, 0, 0)
+    shelf.put("app-1.0-py3-none-any.whl", bytes(DIRECTORY_LIMIT + 1) + end)
+
+    with pytest.raises(InvalidError, match="directory of files is larger"):
+        shelf.pinned()
+
+
+def test_the_wheels_of_a_job_are_bounded(shelf, monkeypatch):
+    monkeypatch.setattr(wheels, "WHEELS_LIMIT", 3)
+    chain = [shelf.wheel(f"app{n}", "1.0", [f"app{n + 1}"]) for n in range(4)]
+
+    assert len(shelf.names("app1")) == 3
+    for artifacts, field in ((chain, "$.artifacts[3]"), (chain[:1], "$.packages")):
+        with pytest.raises(InvalidError, match="make several jobs of it") as error:
+            shelf.pinned(artifacts=artifacts)
+        assert error.value.field == field
+
+
+def test_requirements_of_a_wheel_and_what_they_are_compared_with_are_bounded(shelf, monkeypatch):
+    monkeypatch.setattr(wheels, "REQUIREMENTS_LIMIT", 3)
+    monkeypatch.setattr(wheels, "COMPARISONS_LIMIT", 10)
+    shelf.wheel("app", "1.0", ["dep"] * 3 + ["extra; extra == 'x'"] * 9)
+    shelf.wheel("big", "1.0", ["dep"] * 4)
+    shelf.wheel("dep", "1.0")
+
+    assert len(shelf.names("app")) == 2
+    with pytest.raises(InvalidError, match="more than 3 requirements"):
+        shelf.pinned("big")
+    shelf.wheel("dep", "2.0")
+    with pytest.raises(InvalidError, match="too many versions"):
+        shelf.pinned("app")

@@ -8,12 +8,13 @@ from typing import Any, Optional, Union
 import pytest
 
 from minicoap.codec import codes
-from minicoap.codec.message import ACK, Message
-from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, SIZE1, SIZE2
+from minicoap.codec.message import ACK, Message, encode
+from minicoap.codec.options import BLOCK1, BLOCK2, ECHO, ETAG, SIZE1, SIZE2
 from minicoap.core.body import Block, BytesSource, decode_block
 from minicoap.core.parameters import Limits
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Resource, Site
+from minicoap.simulate.pair import Pair
 from tests.minicoap.core.solo import LIFETIME, OTHER, PEER, Solo, con, non
 
 BODY = bytes(range(256)) * 8  # 2,048 bytes
@@ -253,7 +254,7 @@ def test_one_sink_that_fails_when_aborted_keeps_no_other_from_ending(caplog: pyt
 def test_open_bodies_are_bounded_and_quiet_ones_give_way() -> None:
     store = Store()
     solo = Solo(store.site(), limits=Limits(open_bodies=2, body_grace=30.0))
-    uploaders = [Uploader(solo, path="stream", peer=("host", port)) for port in range(4)]
+    uploaders = [Uploader(solo, path="stream", peer=("127.0.0.1", port)) for port in range(4)]
     assert [uploader.put(0, True).code for uploader in uploaders[:2]] == [codes.CONTINUE] * 2
     refused = uploaders[2].put(0, True)
     assert (codes.code_text(refused.code), refused.options.uint(14)) == ("5.03", 10)
@@ -277,6 +278,68 @@ def test_bytes_of_open_bodies_are_bounded_and_counted_back() -> None:
         assert [first.put(n, n < 1, 6, bytes(1024)).code for n in range(2)] == [codes.CONTINUE, codes.CHANGED]
     streamed = Uploader(solo, path="stream", peer=("streamer", 1))
     assert [streamed.put(number, True, 6, bytes(1024)).code for number in range(10)] == [codes.CONTINUE] * 10
+
+
+def test_the_host_that_holds_the_most_gives_up_its_longest_idle_body_for_others() -> None:
+    store = Store()
+    solo = Solo(store.site(), limits=Limits(open_bodies=4))
+    greedy = [Uploader(solo, path="stream", peer=("127.0.0.1", port)) for port in range(5)]
+    assert [uploader.put(0, True).code for uploader in greedy] == [codes.CONTINUE] * 4 + [codes.SERVICE_UNAVAILABLE]
+    solo.pass_time(1.0)
+    for uploader in (*greedy[:2], greedy[3]):
+        assert uploader.put(1, True).code == codes.CONTINUE
+    modest = Uploader(solo, peer=OTHER)
+    assert modest.codes((0, True), (1, True)) == ["2.31", "2.31"]
+    assert [sink.log for sink in store.sinks] == [[], [], ["abort"], []]
+    assert greedy[4].put(0, True).code == codes.SERVICE_UNAVAILABLE  # would hold more than anybody
+    second = Uploader(solo, path="other", peer=OTHER)
+    second.message_id = 50
+    assert second.put(0, True).code == codes.CONTINUE
+    assert Uploader(solo, path="other", peer=("127.0.0.2", 1)).put(0, True).code == codes.SERVICE_UNAVAILABLE  # even
+    assert modest.codes((2, False)) == ["2.04"]
+    assert solo.forgets_everything()
+
+
+def test_the_host_that_holds_the_most_bytes_gives_way_to_others() -> None:
+    store = Store()
+    solo = Solo(store.site(), limits=Limits(open_bodies=10, open_body_bytes=8192))
+    greedy = [Uploader(solo, peer=("127.0.0.1", port)) for port in range(3)]
+    for number, uploader in enumerate(greedy):
+        assert uploader.put(0, True, 6, bytes(1024)).code == codes.CONTINUE
+        assert uploader.put(1, True, 6, bytes(1024)).code == codes.CONTINUE
+        solo.pass_time(1.0 + number)
+    modest = Uploader(solo, peer=OTHER)
+    assert [modest.put(number, True, 6, bytes(1024)).code for number in range(3)] == [codes.CONTINUE] * 3
+    assert greedy[0].put(2, True, 6, bytes(1024)).code == codes.REQUEST_ENTITY_INCOMPLETE  # its body was given up
+    assert greedy[1].put(2, True, 6, bytes(1024)).code == codes.CONTINUE
+    assert modest.put(3, False, 6, bytes(1024)).code == codes.CHANGED
+    assert solo.forgets_everything()
+
+
+def test_forged_addresses_get_no_more_than_half_of_the_bodies() -> None:
+    store = Store()
+    solo = Solo(store.site(), limits=Limits(open_bodies=4))
+    answers = [Uploader(solo, peer=(f"192.0.2.{host}", 1)).put(0, True) for host in range(1, 6)]
+    assert [codes.code_text(answer.code) for answer in answers] == ["2.31", "2.31", "4.01", "4.01", "4.01"]
+    echo = answers[2].options.get(ECHO)
+    assert echo is not None
+    real = Uploader(solo, peer=("192.0.2.3", 1))
+    real.message_id = 50
+    assert real.put(0, True, options=((ECHO, echo),)).code == codes.CONTINUE
+    assert real.codes((1, False)) == ["2.04"]  # further blocks need no value
+    assert Uploader(solo).put(0, True).code == codes.CONTINUE  # nobody forges this machine's own
+    assert solo.forgets_everything()
+
+
+def test_a_client_begins_anew_when_its_address_has_to_be_shown() -> None:
+    store = Store()
+    pair = Pair(store.site(), limits=Limits(open_bodies=2))
+    forged = con(codes.PUT, 1, b"t", "stream", options=((BLOCK1, Block(0, True, 4).encode()),), payload=BODY[:256])
+    pair.server.datagram_received(encode(forged), ("192.0.2.7", 1), pair.world.now)
+    assert pair.request(codes.PUT, "body", payload=BODY).is_success
+    assert store.bodies == [BODY]
+    told = [message.code for sender, message in pair.messages() if sender == "server"]
+    assert told[:3] == [codes.CONTINUE, codes.UNAUTHORIZED, codes.CONTINUE]
 
 
 # Sinks
