@@ -34,7 +34,11 @@ REASONS = {
 }
 """Why a certificate was revoked (RFC 5280 §5.3.1)."""
 
-_USES = {SERVER: ExtendedKeyUsageOID.SERVER_AUTH}
+# A node is asked too: by operators who want to look at it.
+_USES = {
+    SERVER: [ExtendedKeyUsageOID.SERVER_AUTH],
+    NODE: [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH],
+}
 
 
 class Revoked(NamedTuple):
@@ -71,11 +75,11 @@ def make_certificate(
     not_before = max(at - SKEW, int(authority.not_valid_before_utc.timestamp()))
     builder = _builder(authority.subject, subject(principal), public_key, not_before, not_after)
     issuer_id = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    use = _USES.get(principal.role, ExtendedKeyUsageOID.CLIENT_AUTH)
+    uses = _USES.get(principal.role, [ExtendedKeyUsageOID.CLIENT_AUTH])
     for extension, is_critical in (
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_key_usage(is_authority=False), True),
-        (x509.ExtendedKeyUsage([use]), False),
+        (x509.ExtendedKeyUsage(uses), False),
         (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), False),
         (alternative_names(principal, hosts), False),
     ):

@@ -121,7 +121,7 @@ def test_where_something_fails_it_shows_the_logs_and_leaves_nothing_behind(tmp_p
     folder = tmp_path / "temporary"
     folder.mkdir()
 
-    with demo(folder, python=str(commands / "python")) as process:
+    with demo(folder, "--insecure", python=str(commands / "python")) as process:
         out, _ = process.communicate(timeout=120)
 
     assert process.returncode == 1
