@@ -57,6 +57,12 @@ class BytesClientSink:
         self._limit = limit
         self.data = bytearray()
 
+    def take(self) -> bytes:
+        """Return the body, and keep it no more."""
+        body = bytes(self.data)
+        self.data = bytearray()
+        return body
+
     def begin(self, response: Response, size: Optional[int]) -> None:
         """Refuse a body that is announced as too long."""
         if size is not None and size > self._limit:
@@ -337,7 +343,7 @@ class Transfer:
         if done is None:
             return
         if isinstance(outcome, Response) and outcome.is_success and self._assembled is not None:
-            outcome = Response(outcome.code, bytes(self._assembled.data), options=outcome.options)
+            outcome = Response(outcome.code, self._assembled.take(), options=outcome.options)
         done(outcome)
 
 

@@ -3,8 +3,11 @@
 An upload is known by where it comes from, its method and all its options but those that differ from block to block,
 so that several bodies may be under way at once (RFC 9175 §3). It is taken in order and is atomic: nothing is done until
 the last block is there. A resource that writes each block by itself (`Resource.write_block`) takes them in any order,
-and nothing is kept of them (§2.3). A long response is kept for the blocks that follow the first one asked for; if it
-had to be given up, a GET is answered anew, and its ETag tells the client whether it is still the same.
+and nothing is kept of them (§2.3).
+
+A long response is kept for the blocks that follow the first one asked for, and still after the last, which may get lost
+on its way; those that were sent whole are the first to give way to others. If one had to be given up, a GET is answered
+anew, and its ETag tells the client whether it is still the same.
 
 Bodies are bounded in all, and fair among hosts: where there is no room, the host that holds the most gives up what it
 has left alone the longest for one that holds less. While half of the room is taken, a new body is begun only for an
@@ -58,10 +61,6 @@ class Upload:
         """Bytes of memory that it holds."""
         return self.offset if isinstance(self.sink, BytesSink) else 0
 
-    def drop(self) -> None:
-        """Give it up."""
-        _abort(self.sink, "the upload was not completed")
-
 
 class Kept:
     """A long response of which further blocks may be asked for."""
@@ -88,9 +87,6 @@ class Kept:
         payload = self.source.read_at(block.offset, block.size)
         return Response(self.response.code, payload, options=self.options.at(block.number, more, block.szx))
 
-    def drop(self) -> None:
-        """Nothing is to be told to anyone."""
-
 
 class BlockServer:
     """All bodies under way at one endpoint. A body nobody has touched for `lifetime` seconds is dropped."""
@@ -103,6 +99,7 @@ class BlockServer:
         self._szx = limits.block_szx
         self._uploads: dict[Key, Upload] = {}
         self._kept: dict[Key, Kept] = {}
+        self._sent: dict[Key, None] = {}  # of those, whose last block has been asked for
         self._held = 0  # bytes of memory in all of them
         self._sweep: Optional[Timer] = None
         self._refused = ("", 0.0)  # the host refused last, and until when that need not be weighed again
@@ -117,7 +114,7 @@ class BlockServer:
             block1 = _block(request.options, BLOCK1) if mask & 1 << BLOCK1 else None
             block2 = self._block2(request)
         except ValueError:
-            return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")  # §2.2
+            return Response.refusal(codes.BAD_REQUEST, "block size exponent 7 is reserved")  # §2.2
         if block1 is not None:
             return self._upload(request, block1)
         assert block2 is not None
@@ -131,12 +128,11 @@ class BlockServer:
                 kept.touched = request.now
                 if mask & 1 << SIZE2 or block2.offset >= kept.size:
                     return self._slice(request, kept.response, kept.source, block2)
-                answer = kept.block(block2)
-                if block2.offset + block2.size >= kept.size:
-                    self._drop(self._kept, key)
-                return answer
+                if block2.offset + block2.size >= kept.size and key in self._kept:
+                    self._sent[key] = None
+                return kept.block(block2)
             if request.code != codes.GET:  # a FETCH for a further block comes without its payload (§3.3)
-                return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"that response is not kept any more")
+                return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "that response is not kept any more")
         resource = self._site.route(request)
         if isinstance(resource, Response):
             return resource
@@ -192,7 +188,7 @@ class BlockServer:
 
     def forget(self, request: Request) -> None:
         """Let go of the long response that may be kept for `request`."""
-        self._drop(self._kept, _key(request))
+        self._drop_kept(_key(request))
 
     # Block1
 
@@ -200,7 +196,7 @@ class BlockServer:
         key = _key(request)
         size = len(request.payload)
         if size > block.size or (block.more and size != block.size):
-            return Response(codes.BAD_REQUEST, b"the block's length is not what its option says")  # §2.2
+            return Response.refusal(codes.BAD_REQUEST, "the block's length is not what its option says")  # §2.2
         upload = self._uploads.get(key)
         if upload is None or block.number == 0:
             resource = self._site.route(request)
@@ -210,21 +206,21 @@ class BlockServer:
                 answer = resource.write_block(request, block.offset, block.more)
                 return answer if isinstance(answer, Deferred) else self.respond(request, answer)
             if block.number == 0:
-                self._drop(self._uploads, key)
+                self._drop_upload(key)
                 opened = self._open(request, resource)
                 if isinstance(opened, Response):
                     return opened
                 upload = opened
         if upload is None:
-            return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"the blocks before this one are missing")  # §2.9.2
+            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "the blocks before this one are missing")  # §2.9.2
         if block.number and (refused := self._site.refusal(request)) is not None:
-            self._drop(self._uploads, key)
+            self._drop_upload(key)
             return refused
         upload.touched = request.now
         if block.offset != upload.offset:
             if block.more and block.offset + size == upload.offset:
                 return self._continue(block)
-            return Response(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}".encode())
+            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}")
         try:
             refusal = _write(upload.sink, block.offset, request.payload)
         except Exception:
@@ -238,12 +234,12 @@ class BlockServer:
                 self._uploads[key] = upload
                 self._arm(request.now)
             if not self._make_room(request, bodies=0):
-                self._drop(self._uploads, key)
+                self._drop_upload(key)
                 return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
             return self._continue(block)
         self._take_out(key)
         if isinstance(upload.sink, BytesSink) and refusal is None:
-            body = bytes(upload.sink.data)
+            body = upload.sink.take()
             whole = Request(request.code, request.path, request.options, body, request.now, request.echo)
             whole.args = upload.args
             return self._handle(whole, upload.resource)
@@ -255,7 +251,7 @@ class BlockServer:
         return Response(codes.CONTINUE, options=Options(((BLOCK1, Block(block.number, True, szx).encode()),)))
 
     def _open(self, request: Request, resource: Resource) -> Union[Upload, Response]:
-        if 2 * len(self) >= self._limits.open_bodies and self._may_be_forged(request):
+        if 2 * (len(self) - len(self._sent)) >= self._limits.open_bodies and self._may_be_forged(request):
             return request.challenge()
         if not self._make_room(request):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
@@ -305,7 +301,7 @@ class BlockServer:
     def _keep(self, request: Request, response: Response, source: Source) -> bool:
         """Keep a long response for its further blocks; False if there is no room and it cannot be made again."""
         key = _key(request)
-        self._drop(self._kept, key)
+        self._drop_kept(key)
         kept = Kept(response, source, request.now)
         if self._make_room(request, kept.held):
             self._kept[key] = kept
@@ -318,7 +314,7 @@ class BlockServer:
         offset = block.offset
         size = source.size
         if offset >= size and offset:
-            return Response(codes.BAD_REQUEST, f"the body has {size} bytes".encode())
+            return Response.refusal(codes.BAD_REQUEST, f"the body has {size} bytes")
         more = offset + block.size < size
         added = [*_named(response, source), (BLOCK2, Block(block.number, more, block.szx).encode())]
         if block.number == 0 or request.options.mask & 1 << SIZE2:
@@ -330,8 +326,11 @@ class BlockServer:
     def _make_room(self, request: Request, wanted: int = 0, bodies: int = 1) -> bool:
         """Whether so many more bodies, of `wanted` bytes, may be held for whoever asks.
 
-        For that those are given up that have been quiet for a while, and what hosts hold more of than this one.
+        For that those are given up that were sent whole or have been quiet for a while, and what hosts hold more of
+        than this one.
         """
+        while self._sent and not self._has_room(wanted, bodies):
+            self._drop_kept(next(iter(self._sent)))  # the one sent the longest ago
         if self._has_room(wanted, bodies):
             return True
         host, now = host_of(request.path), request.now
@@ -358,8 +357,8 @@ class BlockServer:
         found = greediest([*uploads, *kept], host, own)
         if found is None:
             return False
-        self._drop(self._uploads, found)
-        self._drop(self._kept, found)
+        self._drop_upload(found)
+        self._drop_kept(found)
         return True
 
     def _may_be_forged(self, request: Request) -> bool:
@@ -369,17 +368,23 @@ class BlockServer:
             return False
         return request.age is None and not is_loopback(path)
 
-    def _drop(self, bodies: Union[dict[Key, Upload], dict[Key, Kept]], key: Key) -> None:
-        body = bodies.pop(key, None)
-        if body is not None:
-            self._held -= body.held
-            body.drop()
+    def _drop_upload(self, key: Key) -> None:
+        upload = self._uploads.pop(key, None)
+        if upload is not None:
+            self._held -= upload.held
+            _abort(upload.sink, "the upload was not completed")
+
+    def _drop_kept(self, key: Key) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._held -= kept.held
+            self._sent.pop(key, None)
 
     def _drop_quiet(self, now: float, age: float) -> None:
         for key in [key for key, upload in self._uploads.items() if upload.touched + age <= now]:
-            self._drop(self._uploads, key)
+            self._drop_upload(key)
         for key in [key for key, kept in self._kept.items() if kept.touched + age <= now]:
-            self._drop(self._kept, key)
+            self._drop_kept(key)
 
     def _arm(self, now: float) -> None:
         if self._sweep is None:

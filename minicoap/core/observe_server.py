@@ -321,7 +321,7 @@ class Observers:
             if observer.content_format == UNKNOWN_FORMAT:
                 observer.content_format = response.content_format
             elif observer.content_format != response.content_format:
-                response = Response(codes.NOT_ACCEPTABLE)
+                response = Response.refusal(codes.NOT_ACCEPTABLE)
         observer.caught_up(rendering.version)
         if response.code >> 5 != 2:
             observer.outgoing = None  # the one under way, if any, is what becomes of this response

@@ -449,7 +449,7 @@ def test_long_response_comes_in_blocks_and_is_made_once(code: int) -> None:
     assert answers[0].options.get(ETAG) == answers[1].options.get(ETAG) is not None
     assert all(answer.options.uint(12) == 42 for answer in answers)
     assert pages.calls == 1
-    assert solo.core.footprint()["bodies"] == 0
+    assert solo.forgets_everything()
 
 
 @pytest.mark.parametrize("szx", range(7))
@@ -491,13 +491,55 @@ def test_short_response_comes_whole_unless_blocks_are_asked_for(size: int) -> No
     assert len(small.payload) == min(size, 16)
 
 
-def test_kept_response_does_not_change_while_it_is_fetched_and_a_new_one_has_another_etag() -> None:
+@pytest.mark.parametrize("code", [codes.GET, codes.FETCH])
+def test_kept_response_does_not_change_while_it_is_fetched_and_a_new_one_has_another_etag(code: int) -> None:
     pages = Pages()
     solo = Solo(pages.site())
-    first = asked(solo, 0)
+    first = asked(solo, 0, code=code)
     pages.body = BODY[::-1]
-    assert asked(solo, 1).options.get(ETAG) == first.options.get(ETAG)
-    assert asked(solo, 1, message_id=50).options.get(ETAG) != first.options.get(ETAG)
+    assert asked(solo, 1, code=code).options.get(ETAG) == first.options.get(ETAG)
+    again = asked(solo, 1, code=code, message_id=50)  # the last answer was lost, and the client asks once more
+    assert (again.payload, again.options.get(ETAG)) == (BODY[1024:], first.options.get(ETAG))
+    assert asked(solo, 0, code=code, message_id=51).options.get(ETAG) != first.options.get(ETAG)
+    assert asked(solo, 1, code=code, message_id=52).payload == BODY[::-1][1024:]
+
+
+def test_last_block_repeated_for_a_list_that_changes_all_the_time_is_still_of_the_same_body() -> None:
+    made: list[bytes] = []
+
+    def show(request: Request) -> Response:
+        made.append(bytes([len(made)]) * 2000)
+        return Response(payload=made[-1])
+
+    solo = Solo(Site(Resource("/page", get=show)))
+    answers = [asked(solo, number, message_id=10 + number) for number in (0, 1, 1, 1)]
+    assert [answer.payload for answer in answers[1:]] == [made[0][1024:]] * 3
+    assert {answer.options.get(ETAG) for answer in answers} == {answers[0].options.get(ETAG)}
+    solo.pass_time(LIFETIME / 2)
+    assert asked(solo, 1, message_id=20).payload == made[0][1024:]
+    assert len(made) == 1
+
+
+def test_response_that_was_sent_whole_makes_room_for_others_at_once_the_longest_ago_first() -> None:
+    pages = Pages()
+    solo = Solo(pages.site(), limits=Limits(open_bodies=2))
+
+    def ask(port: int, *numbers: Optional[int]) -> list[str]:
+        options = [() if number is None else ((BLOCK2, Block(number, False, 6).encode()),) for number in numbers]
+        answers = [
+            solo.put(con(codes.POST, port + (n or 0), b"t", "page", options=more), ("127.0.0.1", port))[0]
+            for n, more in zip(numbers, options)
+        ]
+        return [codes.code_text(answer.code) for answer in answers]
+
+    assert ask(100, None, 1) == ["2.05"] * 2
+    assert ask(200, None, 1) == ["2.05"] * 2
+    assert ask(300, None) == ["2.05"]  # in place of 100's
+    assert ask(200, 1) == ["2.05"]
+    assert ask(110, None) == ["2.05"]  # in place of 200's
+    assert ask(400, None) == ["5.03"]
+    assert solo.core.footprint()["bodies"] == 2
+    assert solo.forgets_everything()
 
 
 def test_block_of_a_response_given_up_is_made_again_for_get_and_refused_for_others() -> None:
