@@ -17,6 +17,7 @@ address that is known to be real, so that forged ones cannot take the rest (RFC 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Optional, Union
 
 from minicoap.codec import codes
@@ -63,17 +64,18 @@ class Upload:
 
 
 class Kept:
-    """A long response of which further blocks may be asked for."""
+    """A long response, made at `made_at`, of which further blocks may be asked for."""
 
-    __slots__ = ("etag", "held", "options", "response", "size", "source", "touched")
+    __slots__ = ("_age", "_options", "etag", "held", "made_at", "response", "size", "source", "touched")
 
     def __init__(self, response: Response, source: Source, now: float) -> None:
         self.response = response
         self.source = source
         self.size = source.size
         self.etag = source.etag
-        self.options = BlockOptions(_named(response, source), BLOCK2)
-        self.touched = now
+        self.made_at = self.touched = now
+        self._age = 0
+        self._options = BlockOptions(_named(response, source), BLOCK2)
         self.held = self.size if isinstance(response.payload, bytes) else 0
 
     @property
@@ -81,11 +83,21 @@ class Kept:
         """Whether the source still has the body that the first block was of."""
         return self.source.etag == self.etag and self.source.size == self.size
 
-    def block(self, block: Block) -> Response:
-        """Return the block that is asked for, which is not beyond the end."""
+    def block(self, block: Block, now: float) -> Response:
+        """Return the block that is asked for, which is not beyond the end; its Max-Age is what is left (§2.10)."""
         more = block.offset + block.size < self.size
         payload = self.source.read_at(block.offset, block.size)
-        return Response(self.response.code, payload, options=self.options.at(block.number, more, block.szx))
+        age = int(now - self.made_at)
+        if age != self._age:
+            self._age = age
+            self._options = BlockOptions(_named(self.aged(now), self.source), BLOCK2)
+        return Response(self.response.code, payload, options=self._options.at(block.number, more, block.szx))
+
+    def aged(self, now: float) -> Response:
+        """Return the response with the Max-Age that is left of it (RFC 7252 §5.10.5)."""
+        left = max(0, self.response.max_age - int(now - self.made_at))
+        items = [item for item in self.response.options.items if item[0] != MAX_AGE]
+        return _with_options(self.response, [*items, (MAX_AGE, encode_uint(left))])
 
 
 class BlockServer:
@@ -127,10 +139,10 @@ class BlockServer:
                     return refused
                 kept.touched = request.now
                 if mask & 1 << SIZE2 or block2.offset >= kept.size:
-                    return self._slice(request, kept.response, kept.source, block2)
+                    return self._slice(request, kept.aged(request.now), kept.source, block2)
                 if block2.offset + block2.size >= kept.size and key in self._kept:
                     self._sent[key] = None
-                return kept.block(block2)
+                return kept.block(block2, request.now)
             if request.code != codes.GET:  # a FETCH for a further block comes without its payload (§3.3)
                 return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "that response is not kept any more")
         resource = self._site.route(request)
@@ -154,7 +166,9 @@ class BlockServer:
         answer = response
         if block1 is not None:  # acknowledged here; the further blocks of a long response do not repeat that (§3.3)
             szx = min(block1.szx, self._szx)
-            answer = _with(response, ((BLOCK1, Block(block1.number, False, szx).encode()),))
+            answer = _with_options(
+                response, (*response.options.items, (BLOCK1, Block(block1.number, False, szx).encode()))
+            )
         if response.code == codes.VALID:
             return answer  # it stands for a representation and has none to be cut
         block2 = self._block2(request)
@@ -455,7 +469,5 @@ def _block(options: Options, number: int) -> Optional[Block]:
     return block
 
 
-def _with(response: Response, added: Union[list[tuple[int, bytes]], tuple[tuple[int, bytes], ...]]) -> Response:
-    changed = Response(response.code, response.payload)
-    changed.options = Options((*response.options.items, *added))
-    return changed
+def _with_options(response: Response, items: Iterable[tuple[int, bytes]]) -> Response:
+    return Response.ready(response.code, response.payload, Options(items))

@@ -9,7 +9,7 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, Message, encode
-from minicoap.codec.options import BLOCK1, BLOCK2, ECHO, ETAG, SIZE1, SIZE2
+from minicoap.codec.options import BLOCK1, BLOCK2, ECHO, ETAG, MAX_AGE, SIZE1, SIZE2, encode_uint
 from minicoap.core.body import Block, BytesSource, decode_block
 from minicoap.core.parameters import Limits
 from minicoap.core.request import Deferred, Request, Response
@@ -540,6 +540,27 @@ def test_response_that_was_sent_whole_makes_room_for_others_at_once_the_longest_
     assert ask(400, None) == ["5.03"]
     assert solo.core.footprint()["bodies"] == 2
     assert solo.forgets_everything()
+
+
+@pytest.mark.parametrize("options", [(), ((SIZE2, b""),)], ids=["plain", "asking for the size"])
+@pytest.mark.parametrize(("max_age", "left"), [(100, (70, 0)), (None, (30, 0)), (0, (0, 0))])
+def test_later_block_says_what_is_left_of_max_age(
+    max_age: Optional[int], left: tuple[int, int], options: tuple[tuple[int, bytes], ...]
+) -> None:
+    """RFC 7959 §2.10, RFC 7252 §5.10.5: as of the transmission."""
+    solo = Solo(Site(Resource("/page", get=lambda _: Response(payload=BODY, content_format=42, max_age=max_age))))
+
+    def ask(number: int, message_id: int) -> Message:
+        block = (BLOCK2, Block(number, False, 6).encode())
+        (answer,) = solo.put(con(codes.GET, message_id, b"t", "page", options=(block, *options)))
+        assert (answer.payload, answer.options.uint(12)) == (BODY[number * 1024 :][:1024], 42)
+        return answer
+
+    assert ask(0, 1).options.uint(MAX_AGE) == max_age
+    solo.now += 30.5
+    assert [ask(1, number).options.all(MAX_AGE) for number in (2, 3)] == [(encode_uint(left[0]),)] * 2
+    solo.now += 100.0
+    assert ask(1, 4).options.uint(MAX_AGE) == left[1]
 
 
 def test_block_of_a_response_given_up_is_made_again_for_get_and_refused_for_others() -> None:
