@@ -21,7 +21,7 @@ from minicoap.core.congestion import CongestionWindow
 from minicoap.core.exchange import Answer, Exchange, Exchanges
 from minicoap.core.flight import Flight
 from minicoap.core.parameters import TransmissionParameters
-from minicoap.core.request import Path, Response
+from minicoap.core.request import SAFE, Path, Response
 from minicoap.core.request_tag import Operation
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
 
@@ -51,10 +51,10 @@ class BodyOptions(NamedTuple):
 class BytesClientSink:
     """Assembles a response body in memory, up to `limit` bytes."""
 
-    __slots__ = ("_limit", "data")
+    __slots__ = ("data", "limit")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.data = bytearray()
 
     def take(self) -> bytes:
@@ -65,13 +65,13 @@ class BytesClientSink:
 
     def begin(self, response: Response, size: Optional[int]) -> None:
         """Refuse a body that is announced as too long."""
-        if size is not None and size > self._limit:
-            raise BodyError(f"the body has {size} bytes; {self._limit} are kept in memory, more need a sink")
+        if size is not None and size > self.limit:
+            raise BodyError(f"the body has {size} bytes; {self.limit} are kept in memory, more need a sink")
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Append a block."""
-        if len(self.data) + len(data) > self._limit:
-            raise BodyError(f"the body is longer than {self._limit} bytes; give a sink to receive it")
+        if len(self.data) + len(data) > self.limit:
+            raise BodyError(f"the body is longer than {self.limit} bytes; give a sink to receive it")
         self.data += data
 
 
@@ -120,9 +120,6 @@ class Transfer:
         self._tag: Optional[bytes] = None
         self._tagged = body.tagged
         self._options = options
-        if self._is_sending or code == codes.FETCH:
-            # A FETCH asks for further blocks of its response without its payload, so only a tag tells two apart.
-            self._take_tag()
         self._first_options: list[tuple[int, bytes]] = []  # of the request that the response's first block answers
         if body.offset or body.szx is not None or body.window > 1:
             self._first_options.append((BLOCK2, Block(body.offset >> (szx + 4), False, szx).encode()))
@@ -144,7 +141,7 @@ class Transfer:
         )
 
     def _take_tag(self) -> None:
-        self._operation = (self._path, self._code, Options(self._options).items)
+        self._operation = (self._path, self._code, tuple(sorted(self._options, key=_number)))
         self._tag = self._tags.take(self._operation, always=self._tagged)
         if self._tag is not None:
             self._options.append((REQUEST_TAG, self._tag))
@@ -191,13 +188,19 @@ class Transfer:
 
     def start(self, now: float) -> None:
         """Send the first message; raises NetworkError if the endpoint has no room for it."""
+        if self._is_sending or self._code in SAFE:
+            # Of two responses to one question a server keeps but one, for whoever asks for further blocks.
+            self._take_tag()
         error = self._send(now)
         if error is not None:
             self._close(now)
             raise error
 
     def go_on_from(self, message: Message, now: float) -> None:
-        """Take the first response from elsewhere, a notification, and ask for what is missing, instead of `start`."""
+        """Take the first response from elsewhere, a notification, and ask for what is missing, instead of `start`.
+
+        That response belongs to a request without a tag, and so do its further blocks (RFC 9175 §3.3).
+        """
         self._answered(message, now)
 
     def cancel(self, now: float) -> None:
@@ -287,11 +290,27 @@ class Transfer:
         if self._done is None:  # whoever is told of progress may have cancelled it
             return
         if not proceeds:
-            self._download.first_received(answer, now)
+            if self._is_all(answer):
+                done = self._close(now)
+                if done is not None:
+                    done(Response(answer.code, answer.payload, options=answer.options))
+            else:
+                self._download.first_received(answer, now)
             return
         error_ = self._send(now)
         if error_ is not None:
             self._finish(error_, now)
+
+    def _is_all(self, answer: Message) -> bool:
+        """Whether that is the whole response, as most are: in one message, and nobody is told of progress."""
+        assembled = self._assembled
+        return (
+            assembled is not None
+            and not answer.options.mask & 1 << BLOCK2
+            and len(answer.payload) <= assembled.limit
+            and self._progress is None
+            and not self._download.edge
+        )
 
     def _upload_proceeds(self, message: Message) -> bool:
         """Take the answer to a block of the request body; True if there is more to send (§2.5)."""
@@ -345,6 +364,10 @@ class Transfer:
         if isinstance(outcome, Response) and outcome.is_success and self._assembled is not None:
             outcome = Response(outcome.code, self._assembled.take(), options=outcome.options)
         done(outcome)
+
+
+def _number(item: tuple[int, bytes]) -> int:
+    return item[0]
 
 
 def _longest_body(szx: int) -> int:

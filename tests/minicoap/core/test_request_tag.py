@@ -14,6 +14,7 @@ from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Request, Response
 from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Resource, Site
+from minicoap.errors import UsageError
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
 from tests.minicoap.core.solo import Solo, ack, empty_ack
@@ -79,11 +80,33 @@ def test_tag_is_free_again_when_the_upload_ends(ends: str) -> None:
     assert sent.options.get(REQUEST_TAG) is None
 
 
-def test_short_requests_are_not_tagged_and_a_fetch_beside_another_is() -> None:
+def test_short_requests_are_not_tagged_and_a_question_beside_the_same_is() -> None:
     solo = Solo(parameters=TransmissionParameters(congestion_controlled=True))
-    first = [started(solo, b"x", code, confirmable=False)[1][0] for code in (codes.PUT, codes.FETCH)]
-    second = [started(solo, b"x", code, confirmable=False)[1][0] for code in (codes.PUT, codes.FETCH)]
-    assert [message.options.get(REQUEST_TAG) for message in first + second] == [None, None, None, b""]
+    methods = (codes.PUT, codes.FETCH, codes.GET)
+    first = [started(solo, b"x", code, confirmable=False)[1][0] for code in methods]
+    second = [started(solo, b"x", code, confirmable=False)[1][0] for code in methods]
+    assert [message.options.get(REQUEST_TAG) for message in first + second] == [None, None, None, None, b"", b""]
+
+
+@pytest.mark.parametrize("arguments", [{"szx": 9}, {"window": 0}, {"offset": 3}])
+def test_request_that_cannot_be_made_keeps_no_tag(arguments: dict[str, int]) -> None:
+    solo = Solo()
+    with pytest.raises(UsageError):
+        solo.request(codes.GET, "x", **arguments)
+    assert solo.is_empty()
+
+
+def test_same_long_thing_that_changes_all_the_time_is_fetched_whole_by_all_who_ask_at_once() -> None:
+    made: list[bytes] = []
+
+    def show(request: Request) -> Response:
+        made.append(bytes([len(made)]) * 3000)
+        return Response(payload=made[-1])
+
+    pair = Pair(Site(Resource("/x", get=show)))
+    outcomes = [pair.start(codes.GET, "x") for _ in range(3)]
+    assert pair.world.run_until(lambda: all(outcomes))
+    assert [each[0].payload for each in outcomes] == made  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("seed", range(5))
