@@ -14,7 +14,7 @@ from typing import Callable, NamedTuple, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, REQUEST_TAG, SIZE1, SIZE2, encode_uint
+from minicoap.codec.options import BLOCK1, BLOCK2, IF_NONE_MATCH, REQUEST_TAG, SIZE1, SIZE2, encode_uint
 from minicoap.core.block_download import Download, user_failed
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Source, as_source, decode_block
 from minicoap.core.congestion import CongestionWindow
@@ -118,6 +118,7 @@ class Transfer:
         self._tags = exchanges.request_tags
         self._operation: Optional[Operation] = None
         self._tag: Optional[bytes] = None
+        self._has_condition = False  # If-None-Match, on a body that is sent in blocks
         self._tagged = body.tagged
         self._options = options
         self._first_options: list[tuple[int, bytes]] = []  # of the request that the response's first block answers
@@ -141,7 +142,11 @@ class Transfer:
         )
 
     def _take_tag(self) -> None:
-        self._operation = (self._path, self._code, tuple(sorted(self._options, key=_number)))
+        options = sorted(self._options, key=_number)
+        if self._is_sending and any(number == IF_NONE_MATCH for number, _ in options):
+            self._has_condition = True
+            options = [item for item in options if item[0] != IF_NONE_MATCH]
+        self._operation = (self._path, self._code, tuple(options))
         self._tag = self._tags.take(self._operation, always=self._tagged)
         if self._tag is not None:
             self._options.append((REQUEST_TAG, self._tag))
@@ -251,6 +256,8 @@ class Transfer:
             items.append((BLOCK1, Block(self._sent >> (self._szx1 + 4), not is_last, self._szx1).encode()))
             if self._sent == 0:
                 items.append((SIZE1, encode_uint(self._source.size)))
+            elif self._has_condition:  # §2.10: only the first block has it
+                items = [item for item in items if item[0] != IF_NONE_MATCH]
         if is_last:
             items += self._first_options
         exchange = self._exchanges.request(

@@ -22,7 +22,17 @@ from typing import Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Options
-from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, MAX_AGE, SIZE1, SIZE2, encode_uint, is_no_cache_key
+from minicoap.codec.options import (
+    BLOCK1,
+    BLOCK2,
+    ETAG,
+    IF_NONE_MATCH,
+    MAX_AGE,
+    SIZE1,
+    SIZE2,
+    encode_uint,
+    is_no_cache_key,
+)
 from minicoap.core.body import Block, BlockOptions, BytesSink, Sink, Source, as_source, decode_block, too_large
 from minicoap.core.echo import is_loopback
 from minicoap.core.fairness import greediest, host_of
@@ -35,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
-_PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, *filter(is_no_cache_key, range(2048))))
+_PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, IF_NONE_MATCH, *filter(is_no_cache_key, range(2048))))
 _SHARED: Path = ()  # where a response comes from that is kept for more than one
 _SMALL_SZX = 2  # 64 bytes
 _REFUSED_FOR = 1.0  # seconds; weighing takes time, which a flood should not get
@@ -45,17 +55,28 @@ _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are
 class Upload:
     """A request body under way; `offset` is where the next block belongs, in bytes.
 
-    `resource` and `args` are where the first block was routed to.
+    `resource` and `args` are where the first block, `request`, was routed to; `is_conditional` says whether that had
+    If-None-Match, which the others do not repeat (§2.10).
     """
 
-    __slots__ = ("args", "offset", "resource", "sink", "touched")
+    __slots__ = ("args", "is_conditional", "offset", "resource", "sink", "touched")
 
-    def __init__(self, sink: Sink, resource: Resource, args: dict[str, str], now: float) -> None:
+    def __init__(self, sink: Sink, resource: Resource, request: Request) -> None:
         self.sink = sink
         self.resource = resource
-        self.args = args
+        self.args = request.args
+        self.is_conditional = request.options.mask & 1 << IF_NONE_MATCH != 0
         self.offset = 0
-        self.touched = now
+        self.touched = request.now
+
+    def whole(self, last: Request, body: bytes) -> Request:
+        """Return the request that all blocks together are, `last` being the last of them."""
+        options = last.options
+        if self.is_conditional and not options.mask & 1 << IF_NONE_MATCH:
+            options = Options((*options.items, (IF_NONE_MATCH, b"")))
+        request = Request(last.code, last.path, options, body, last.now, last.echo)
+        request.args = self.args
+        return request
 
     @property
     def held(self) -> int:
@@ -253,10 +274,7 @@ class BlockServer:
             return self._continue(block)
         self._take_out(key)
         if isinstance(upload.sink, BytesSink) and refusal is None:
-            body = upload.sink.take()
-            whole = Request(request.code, request.path, request.options, body, request.now, request.echo)
-            whole.args = upload.args
-            return self._handle(whole, upload.resource)
+            return self._handle(upload.whole(request, upload.sink.take()), upload.resource)
         return self._finished(request, upload.sink, refusal)
 
     def _continue(self, block: Block) -> Response:
@@ -273,11 +291,11 @@ class BlockServer:
             sink = resource.upload(request)
             if isinstance(sink, Response):
                 return self.respond(request, sink)
-            return Upload(sink, resource, request.args, request.now)
+            return Upload(sink, resource, request)
         announced = request.options.uint(SIZE1)
         if announced is not None and announced > resource.max_body:
             return too_large(resource.max_body)
-        return Upload(BytesSink(resource.max_body), resource, request.args, request.now)
+        return Upload(BytesSink(resource.max_body), resource, request)
 
     def _finished(self, request: Request, sink: Sink, refusal: Optional[Response]) -> Union[Response, Deferred]:
         if refusal is not None:
@@ -343,13 +361,15 @@ class BlockServer:
         For that those are given up that were sent whole or have been quiet for a while, and what hosts hold more of
         than this one.
         """
+        if wanted > self._limits.open_body_bytes:
+            return False
         while self._sent and not self._has_room(wanted, bodies):
             self._drop_kept(next(iter(self._sent)))  # the one sent the longest ago
         if self._has_room(wanted, bodies):
             return True
         host, now = host_of(request.path), request.now
         refused, until = self._refused
-        if wanted > self._limits.open_body_bytes or (host == refused and now < until):
+        if host == refused and now < until:
             return False
         self._drop_quiet(now, self._limits.body_grace)
         while not self._has_room(wanted, bodies):
@@ -414,7 +434,8 @@ class BlockServer:
 def _key(request: Request) -> Key:
     """What the blocks of one operation have in common: all options but Block and NoCacheKey (RFC 9175 §3.3).
 
-    Nor do requests for further blocks repeat the ETags that the first one asked to have validated.
+    Nor do requests for further blocks repeat the ETags that the first one asked to have validated, and further blocks
+    of a body never have If-None-Match (§2.10).
     """
     items = request.options.items
     return request.path, request.code, tuple([item for item in items if item[0] not in _PER_BLOCK])

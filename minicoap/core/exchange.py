@@ -56,6 +56,7 @@ _OBSERVE = 1 << OBSERVE
 _CHALLENGES = 5  # by Echo, that one request answers; more than one only if address or server change meanwhile
 _REFUSED = NOT_UNDERSTOOD | _PROXY | 1 << HOP_LIMIT
 _UNCOMMON = _REFUSED | _OBSERVE | EXTENDED
+_WITHOUT_PAYLOAD = (codes.GET, codes.DELETE)
 _RESHAPING = _BLOCKS | 1 << ETAG  # what makes of a short response another one
 
 
@@ -350,7 +351,10 @@ class Exchanges:
             if mask & _OBSERVE and message.code in OBSERVABLE_METHODS:
                 return self._observe_received(message, path, now)
             self._guard.note(options, path, now)
-        request = Request(message.code, path, options, message.payload, now, self._echo)
+        body = message.payload
+        if body and message.code in _WITHOUT_PAYLOAD and not mask & 1 << BLOCK1:
+            body = b""  # §5.5: to be ignored
+        request = Request(message.code, path, options, body, now, self._echo)
         try:
             if mask & _BLOCKS:
                 if self._guard.refuses(message, path):

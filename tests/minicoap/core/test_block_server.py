@@ -9,7 +9,7 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, Message, encode
-from minicoap.codec.options import BLOCK1, BLOCK2, ECHO, ETAG, MAX_AGE, SIZE1, SIZE2, encode_uint
+from minicoap.codec.options import BLOCK1, BLOCK2, ECHO, ETAG, IF_NONE_MATCH, MAX_AGE, SIZE1, SIZE2, encode_uint
 from minicoap.core.body import Block, BytesSource, decode_block
 from minicoap.core.parameters import Limits
 from minicoap.core.request import Deferred, Request, Response
@@ -653,3 +653,31 @@ def test_non_confirmable_blocks_work_alike() -> None:
         )
     assert answer.code == codes.CHANGED
     assert store.bodies == [bytes(32)]
+
+
+@pytest.mark.parametrize("repeats", [False, True], ids=["as it should be", "on every block"])
+def test_condition_of_the_first_block_holds_for_the_whole_body(repeats: bool) -> None:
+    """§2.10: If-None-Match is on the first block only."""
+    seen: list[Request] = []
+
+    def handle(request: Request) -> Response:
+        seen.append(request)
+        return Response(codes.CHANGED if request.meets_conditions(b"e") else codes.PRECONDITION_FAILED)
+
+    solo = Solo(Site(Resource("/x", put=handle, conditional=True)))
+
+    def send(conditional: bool) -> list[str]:
+        answers = []
+        for number in range(3):
+            options = [(BLOCK1, Block(number, number < 2, 0).encode())]
+            if conditional and (repeats or not number):
+                options.append((IF_NONE_MATCH, b""))
+            message_id = len(seen) * 10 + number
+            (answer,) = solo.put(con(codes.PUT, message_id, b"t", "x", payload=bytes(16), options=tuple(options)))
+            answers.append(codes.code_text(answer.code))
+        return answers
+
+    assert send(True) == ["2.31", "2.31", "4.12"]
+    assert send(False) == ["2.31", "2.31", "2.04"]
+    assert [len(request.payload) for request in seen] == [48, 48]
+    assert [request.options.all(IF_NONE_MATCH) for request in seen] == [(b"",), ()]

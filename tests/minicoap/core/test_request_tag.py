@@ -8,7 +8,7 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message
-from minicoap.codec.options import BLOCK1, REQUEST_TAG
+from minicoap.codec.options import BLOCK1, IF_NONE_MATCH, REQUEST_TAG
 from minicoap.core.body import Block
 from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Request, Response
@@ -125,6 +125,17 @@ def test_bodies_at_once_to_one_resource_do_not_mix(seed: int) -> None:
     assert sorted(stored) == bodies
     pair.world.run_for(1000.0)
     assert not any([*pair.client.footprint().values(), *pair.server.footprint().values()])
+
+
+def test_condition_is_on_the_first_block_only_and_keeps_no_two_bodies_apart() -> None:
+    """RFC 7959 §2.10: If-None-Match must not be on further blocks, which then look like those of another body."""
+    solo = Solo()
+    (first,) = started(solo, bytes(3000), options=((IF_NONE_MATCH, b""),))[1]
+    (second,) = solo.put(ack(codes.CONTINUE, first, options=((BLOCK1, Block(0, True, 6).encode()),)), ("host", 3000))
+    assert [each.options.all(IF_NONE_MATCH) for each in (first, second)] == [(b"",), ()]
+    solo.put(empty_ack(second), ("host", 3000))
+    (other,) = started(solo, bytes(3000))[1]
+    assert [each.options.get(REQUEST_TAG) for each in (first, second, other)] == [None, None, b""]
 
 
 def test_fetches_at_once_get_their_own_long_responses() -> None:

@@ -151,3 +151,20 @@ def test_request_and_response_show_what_their_options_say() -> None:
     assert (response.text, response.content_format, response.etag, response.max_age) == ("café", 0, b"e", 5)
     assert (response.location, response.is_success, response.body) == ("/updates/7", True, "café".encode())
     assert (Response().max_age, Response().location, Response(codes.NOT_FOUND).is_success) == (60, "", False)
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"), [(codes.GET, b""), (codes.DELETE, b""), (codes.POST, b"x"), (codes.PUT, b"x")]
+)
+def test_payload_of_a_method_that_has_none_is_ignored(code: int, seen: bytes) -> None:
+    """RFC 7252 §5.5."""
+    asked_for: list[bytes] = []
+
+    def handle(request: Request) -> Response:
+        asked_for.append(request.payload)
+        return Response()
+
+    site = Site(Resource("/x", get=handle, delete=handle, post=handle, put=handle, accepts=(0,)))
+    options = () if seen == b"" else ((12, b""),)
+    (answer,) = Solo(site).put(con(code, 1, b"t", "x", payload=b"x", options=options))
+    assert (answer.code >> 5, asked_for) == (2, [seen])
