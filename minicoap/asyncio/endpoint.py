@@ -192,7 +192,10 @@ class Endpoint:
         return await self.request(codes.DELETE, uri, **arguments)
 
     async def fetch(self, uri: str, payload: Union[bytes, Source] = b"", **arguments: Any) -> Response:
-        """FETCH from `uri` what `payload` describes (RFC 8132 §2); see `request` for the arguments."""
+        """FETCH from `uri` what `payload` describes (RFC 8132 §2); see `request` for the arguments.
+
+        Name the payload's `content_format`: a server need not take one without (§2.3.1).
+        """
         return await self.request(codes.FETCH, uri, payload, **arguments)
 
     async def patch(self, uri: str, payload: Union[bytes, Source], **arguments: Any) -> Response:

@@ -42,9 +42,9 @@ class Tasks:
         try:
             response = await function(request)
         except OptionError as error:
-            response = Response(error.code, str(error).encode())
+            response = Response.refusal(error.code, str(error))
         except Exception:  # the boundary to a user's handlers: one broken resource must not end the server
             logger.exception("the handler of %s /%s failed", codes.code_name(request.code), "/".join(request.uri_path))
-            response = Response(codes.INTERNAL_SERVER_ERROR)
+            response = Response.refusal(codes.INTERNAL_SERVER_ERROR)
         deferred.resolve(response, asyncio.get_running_loop().time())
         self._wake()

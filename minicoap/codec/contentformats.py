@@ -1,6 +1,6 @@
 """Content-Format numbers (IANA "CoAP Content-Formats"): a media type with its parameters and coding, as one number.
 
-RFC 7252 §12.3; numbers 64998 and 64999 are for documentation (RFC 9876), from 65000 on for experiments.
+RFC 7252 §12.3. Two numbers are for documentation, like example.com (RFC 9876), those from 65000 on for experiments.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ PKIX_CERTIFICATE = 287
 SENML_ETCH_JSON = 320
 SENML_ETCH_CBOR = 322
 
+DOCUMENTATION = (64998, 64999)
 FIRST_EXPERIMENTAL = 65000
 
 # A content coding stands behind the media type, in brackets.
@@ -156,7 +157,8 @@ CONTENT_FORMATS: dict[int, str] = {
 
 def content_format_name(number: int) -> str:
     """Return the media type behind `number`, or "Content-Format 1234" where IANA lists none."""
-    return CONTENT_FORMATS.get(number) or f"Content-Format {number}"
+    kind = " (documentation)" if number in DOCUMENTATION else " (experimental)" if number >= FIRST_EXPERIMENTAL else ""
+    return CONTENT_FORMATS.get(number) or f"Content-Format {number}{kind}"
 
 
 def content_format_number(text: str) -> Optional[int]:

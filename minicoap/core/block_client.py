@@ -14,14 +14,14 @@ from typing import Callable, NamedTuple, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, REQUEST_TAG, SIZE1, SIZE2, encode_uint
+from minicoap.codec.options import BLOCK1, BLOCK2, IF_NONE_MATCH, REQUEST_TAG, SIZE1, SIZE2, encode_uint
 from minicoap.core.block_download import Download, user_failed
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Source, as_source, decode_block
 from minicoap.core.congestion import CongestionWindow
 from minicoap.core.exchange import Answer, Exchange, Exchanges
 from minicoap.core.flight import Flight
 from minicoap.core.parameters import TransmissionParameters
-from minicoap.core.request import Path, Response
+from minicoap.core.request import SAFE, Path, Response
 from minicoap.core.request_tag import Operation
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
 
@@ -51,21 +51,27 @@ class BodyOptions(NamedTuple):
 class BytesClientSink:
     """Assembles a response body in memory, up to `limit` bytes."""
 
-    __slots__ = ("_limit", "data")
+    __slots__ = ("data", "limit")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.data = bytearray()
+
+    def take(self) -> bytes:
+        """Return the body, and keep it no more."""
+        body = bytes(self.data)
+        self.data = bytearray()
+        return body
 
     def begin(self, response: Response, size: Optional[int]) -> None:
         """Refuse a body that is announced as too long."""
-        if size is not None and size > self._limit:
-            raise BodyError(f"the body has {size} bytes; {self._limit} are kept in memory, more need a sink")
+        if size is not None and size > self.limit:
+            raise BodyError(f"the body has {size} bytes; {self.limit} are kept in memory, more need a sink")
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Append a block."""
-        if len(self.data) + len(data) > self._limit:
-            raise BodyError(f"the body is longer than {self._limit} bytes; give a sink to receive it")
+        if len(self.data) + len(data) > self.limit:
+            raise BodyError(f"the body is longer than {self.limit} bytes; give a sink to receive it")
         self.data += data
 
 
@@ -112,11 +118,9 @@ class Transfer:
         self._tags = exchanges.request_tags
         self._operation: Optional[Operation] = None
         self._tag: Optional[bytes] = None
+        self._has_condition = False  # If-None-Match, on a body that is sent in blocks
         self._tagged = body.tagged
         self._options = options
-        if self._is_sending or code == codes.FETCH:
-            # A FETCH asks for further blocks of its response without its payload, so only a tag tells two apart.
-            self._take_tag()
         self._first_options: list[tuple[int, bytes]] = []  # of the request that the response's first block answers
         if body.offset or body.szx is not None or body.window > 1:
             self._first_options.append((BLOCK2, Block(body.offset >> (szx + 4), False, szx).encode()))
@@ -138,7 +142,11 @@ class Transfer:
         )
 
     def _take_tag(self) -> None:
-        self._operation = (self._path, self._code, Options(self._options).items)
+        options = sorted(self._options, key=_number)
+        if self._is_sending and any(number == IF_NONE_MATCH for number, _ in options):
+            self._has_condition = True
+            options = [item for item in options if item[0] != IF_NONE_MATCH]
+        self._operation = (self._path, self._code, tuple(options))
         self._tag = self._tags.take(self._operation, always=self._tagged)
         if self._tag is not None:
             self._options.append((REQUEST_TAG, self._tag))
@@ -185,13 +193,19 @@ class Transfer:
 
     def start(self, now: float) -> None:
         """Send the first message; raises NetworkError if the endpoint has no room for it."""
+        if self._is_sending or self._code in SAFE:
+            # Of two responses to one question a server keeps but one, for whoever asks for further blocks.
+            self._take_tag()
         error = self._send(now)
         if error is not None:
             self._close(now)
             raise error
 
     def go_on_from(self, message: Message, now: float) -> None:
-        """Take the first response from elsewhere, a notification, and ask for what is missing, instead of `start`."""
+        """Take the first response from elsewhere, a notification, and ask for what is missing, instead of `start`.
+
+        That response belongs to a request without a tag, and so do its further blocks (RFC 9175 §3.3).
+        """
         self._answered(message, now)
 
     def cancel(self, now: float) -> None:
@@ -242,6 +256,8 @@ class Transfer:
             items.append((BLOCK1, Block(self._sent >> (self._szx1 + 4), not is_last, self._szx1).encode()))
             if self._sent == 0:
                 items.append((SIZE1, encode_uint(self._source.size)))
+            elif self._has_condition:  # §2.10: only the first block has it
+                items = [item for item in items if item[0] != IF_NONE_MATCH]
         if is_last:
             items += self._first_options
         exchange = self._exchanges.request(
@@ -281,11 +297,27 @@ class Transfer:
         if self._done is None:  # whoever is told of progress may have cancelled it
             return
         if not proceeds:
-            self._download.first_received(answer, now)
+            if self._is_all(answer):
+                done = self._close(now)
+                if done is not None:
+                    done(Response(answer.code, answer.payload, options=answer.options))
+            else:
+                self._download.first_received(answer, now)
             return
         error_ = self._send(now)
         if error_ is not None:
             self._finish(error_, now)
+
+    def _is_all(self, answer: Message) -> bool:
+        """Whether that is the whole response, as most are: in one message, and nobody is told of progress."""
+        assembled = self._assembled
+        return (
+            assembled is not None
+            and not answer.options.mask & 1 << BLOCK2
+            and len(answer.payload) <= assembled.limit
+            and self._progress is None
+            and not self._download.edge
+        )
 
     def _upload_proceeds(self, message: Message) -> bool:
         """Take the answer to a block of the request body; True if there is more to send (§2.5)."""
@@ -337,8 +369,12 @@ class Transfer:
         if done is None:
             return
         if isinstance(outcome, Response) and outcome.is_success and self._assembled is not None:
-            outcome = Response(outcome.code, bytes(self._assembled.data), options=outcome.options)
+            outcome = Response(outcome.code, self._assembled.take(), options=outcome.options)
         done(outcome)
+
+
+def _number(item: tuple[int, bytes]) -> int:
+    return item[0]
 
 
 def _longest_body(szx: int) -> int:

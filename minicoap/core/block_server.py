@@ -3,8 +3,11 @@
 An upload is known by where it comes from, its method and all its options but those that differ from block to block,
 so that several bodies may be under way at once (RFC 9175 §3). It is taken in order and is atomic: nothing is done until
 the last block is there. A resource that writes each block by itself (`Resource.write_block`) takes them in any order,
-and nothing is kept of them (§2.3). A long response is kept for the blocks that follow the first one asked for; if it
-had to be given up, a GET is answered anew, and its ETag tells the client whether it is still the same.
+and nothing is kept of them (§2.3).
+
+A long response is kept for the blocks that follow the first one asked for, and still after the last, which may get lost
+on its way; those that were sent whole are the first to give way to others. If one had to be given up, a GET is answered
+anew, and its ETag tells the client whether it is still the same.
 
 Bodies are bounded in all, and fair among hosts: where there is no room, the host that holds the most gives up what it
 has left alone the longest for one that holds less. While half of the room is taken, a new body is begun only for an
@@ -14,11 +17,22 @@ address that is known to be real, so that forged ones cannot take the rest (RFC 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Options
-from minicoap.codec.options import BLOCK1, BLOCK2, ETAG, MAX_AGE, SIZE1, SIZE2, encode_uint, is_no_cache_key
+from minicoap.codec.options import (
+    BLOCK1,
+    BLOCK2,
+    ETAG,
+    IF_NONE_MATCH,
+    MAX_AGE,
+    SIZE1,
+    SIZE2,
+    encode_uint,
+    is_no_cache_key,
+)
 from minicoap.core.body import Block, BlockOptions, BytesSink, Sink, Source, as_source, decode_block, too_large
 from minicoap.core.echo import is_loopback
 from minicoap.core.fairness import greediest, host_of
@@ -31,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
-_PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, *filter(is_no_cache_key, range(2048))))
+_PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, IF_NONE_MATCH, *filter(is_no_cache_key, range(2048))))
 _SHARED: Path = ()  # where a response comes from that is kept for more than one
 _SMALL_SZX = 2  # 64 bytes
 _REFUSED_FOR = 1.0  # seconds; weighing takes time, which a flood should not get
@@ -41,40 +55,48 @@ _FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are
 class Upload:
     """A request body under way; `offset` is where the next block belongs, in bytes.
 
-    `resource` and `args` are where the first block was routed to.
+    `resource` and `args` are where the first block, `request`, was routed to; `is_conditional` says whether that had
+    If-None-Match, which the others do not repeat (§2.10).
     """
 
-    __slots__ = ("args", "offset", "resource", "sink", "touched")
+    __slots__ = ("args", "is_conditional", "offset", "resource", "sink", "touched")
 
-    def __init__(self, sink: Sink, resource: Resource, args: dict[str, str], now: float) -> None:
+    def __init__(self, sink: Sink, resource: Resource, request: Request) -> None:
         self.sink = sink
         self.resource = resource
-        self.args = args
+        self.args = request.args
+        self.is_conditional = request.options.mask & 1 << IF_NONE_MATCH != 0
         self.offset = 0
-        self.touched = now
+        self.touched = request.now
+
+    def whole(self, last: Request, body: bytes) -> Request:
+        """Return the request that all blocks together are, `last` being the last of them."""
+        options = last.options
+        if self.is_conditional and not options.mask & 1 << IF_NONE_MATCH:
+            options = Options((*options.items, (IF_NONE_MATCH, b"")))
+        request = Request(last.code, last.path, options, body, last.now, last.echo)
+        request.args = self.args
+        return request
 
     @property
     def held(self) -> int:
         """Bytes of memory that it holds."""
         return self.offset if isinstance(self.sink, BytesSink) else 0
 
-    def drop(self) -> None:
-        """Give it up."""
-        _abort(self.sink, "the upload was not completed")
-
 
 class Kept:
-    """A long response of which further blocks may be asked for."""
+    """A long response, made at `made_at`, of which further blocks may be asked for."""
 
-    __slots__ = ("etag", "held", "options", "response", "size", "source", "touched")
+    __slots__ = ("_age", "_options", "etag", "held", "made_at", "response", "size", "source", "touched")
 
     def __init__(self, response: Response, source: Source, now: float) -> None:
         self.response = response
         self.source = source
         self.size = source.size
         self.etag = source.etag
-        self.options = BlockOptions(_named(response, source), BLOCK2)
-        self.touched = now
+        self.made_at = self.touched = now
+        self._age = 0
+        self._options = BlockOptions(_named(response, source), BLOCK2)
         self.held = self.size if isinstance(response.payload, bytes) else 0
 
     @property
@@ -82,14 +104,21 @@ class Kept:
         """Whether the source still has the body that the first block was of."""
         return self.source.etag == self.etag and self.source.size == self.size
 
-    def block(self, block: Block) -> Response:
-        """Return the block that is asked for, which is not beyond the end."""
+    def block(self, block: Block, now: float) -> Response:
+        """Return the block that is asked for, which is not beyond the end; its Max-Age is what is left (§2.10)."""
         more = block.offset + block.size < self.size
         payload = self.source.read_at(block.offset, block.size)
-        return Response(self.response.code, payload, options=self.options.at(block.number, more, block.szx))
+        age = int(now - self.made_at)
+        if age != self._age:
+            self._age = age
+            self._options = BlockOptions(_named(self.aged(now), self.source), BLOCK2)
+        return Response(self.response.code, payload, options=self._options.at(block.number, more, block.szx))
 
-    def drop(self) -> None:
-        """Nothing is to be told to anyone."""
+    def aged(self, now: float) -> Response:
+        """Return the response with the Max-Age that is left of it (RFC 7252 §5.10.5)."""
+        left = max(0, self.response.max_age - int(now - self.made_at))
+        items = [item for item in self.response.options.items if item[0] != MAX_AGE]
+        return _with_options(self.response, [*items, (MAX_AGE, encode_uint(left))])
 
 
 class BlockServer:
@@ -103,6 +132,7 @@ class BlockServer:
         self._szx = limits.block_szx
         self._uploads: dict[Key, Upload] = {}
         self._kept: dict[Key, Kept] = {}
+        self._sent: dict[Key, None] = {}  # of those, whose last block has been asked for
         self._held = 0  # bytes of memory in all of them
         self._sweep: Optional[Timer] = None
         self._refused = ("", 0.0)  # the host refused last, and until when that need not be weighed again
@@ -117,7 +147,7 @@ class BlockServer:
             block1 = _block(request.options, BLOCK1) if mask & 1 << BLOCK1 else None
             block2 = self._block2(request)
         except ValueError:
-            return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")  # §2.2
+            return Response.refusal(codes.BAD_REQUEST, "block size exponent 7 is reserved")  # §2.2
         if block1 is not None:
             return self._upload(request, block1)
         assert block2 is not None
@@ -130,13 +160,12 @@ class BlockServer:
                     return refused
                 kept.touched = request.now
                 if mask & 1 << SIZE2 or block2.offset >= kept.size:
-                    return self._slice(request, kept.response, kept.source, block2)
-                answer = kept.block(block2)
-                if block2.offset + block2.size >= kept.size:
-                    self._drop(self._kept, key)
-                return answer
+                    return self._slice(request, kept.aged(request.now), kept.source, block2)
+                if block2.offset + block2.size >= kept.size and key in self._kept:
+                    self._sent[key] = None
+                return kept.block(block2, request.now)
             if request.code != codes.GET:  # a FETCH for a further block comes without its payload (§3.3)
-                return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"that response is not kept any more")
+                return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "that response is not kept any more")
         resource = self._site.route(request)
         if isinstance(resource, Response):
             return resource
@@ -158,7 +187,9 @@ class BlockServer:
         answer = response
         if block1 is not None:  # acknowledged here; the further blocks of a long response do not repeat that (§3.3)
             szx = min(block1.szx, self._szx)
-            answer = _with(response, ((BLOCK1, Block(block1.number, False, szx).encode()),))
+            answer = _with_options(
+                response, (*response.options.items, (BLOCK1, Block(block1.number, False, szx).encode()))
+            )
         if response.code == codes.VALID:
             return answer  # it stands for a representation and has none to be cut
         block2 = self._block2(request)
@@ -192,7 +223,7 @@ class BlockServer:
 
     def forget(self, request: Request) -> None:
         """Let go of the long response that may be kept for `request`."""
-        self._drop(self._kept, _key(request))
+        self._drop_kept(_key(request))
 
     # Block1
 
@@ -200,7 +231,7 @@ class BlockServer:
         key = _key(request)
         size = len(request.payload)
         if size > block.size or (block.more and size != block.size):
-            return Response(codes.BAD_REQUEST, b"the block's length is not what its option says")  # §2.2
+            return Response.refusal(codes.BAD_REQUEST, "the block's length is not what its option says")  # §2.2
         upload = self._uploads.get(key)
         if upload is None or block.number == 0:
             resource = self._site.route(request)
@@ -210,21 +241,21 @@ class BlockServer:
                 answer = resource.write_block(request, block.offset, block.more)
                 return answer if isinstance(answer, Deferred) else self.respond(request, answer)
             if block.number == 0:
-                self._drop(self._uploads, key)
+                self._drop_upload(key)
                 opened = self._open(request, resource)
                 if isinstance(opened, Response):
                     return opened
                 upload = opened
         if upload is None:
-            return Response(codes.REQUEST_ENTITY_INCOMPLETE, b"the blocks before this one are missing")  # §2.9.2
+            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "the blocks before this one are missing")  # §2.9.2
         if block.number and (refused := self._site.refusal(request)) is not None:
-            self._drop(self._uploads, key)
+            self._drop_upload(key)
             return refused
         upload.touched = request.now
         if block.offset != upload.offset:
             if block.more and block.offset + size == upload.offset:
                 return self._continue(block)
-            return Response(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}".encode())
+            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}")
         try:
             refusal = _write(upload.sink, block.offset, request.payload)
         except Exception:
@@ -238,15 +269,12 @@ class BlockServer:
                 self._uploads[key] = upload
                 self._arm(request.now)
             if not self._make_room(request, bodies=0):
-                self._drop(self._uploads, key)
+                self._drop_upload(key)
                 return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
             return self._continue(block)
         self._take_out(key)
         if isinstance(upload.sink, BytesSink) and refusal is None:
-            body = bytes(upload.sink.data)
-            whole = Request(request.code, request.path, request.options, body, request.now, request.echo)
-            whole.args = upload.args
-            return self._handle(whole, upload.resource)
+            return self._handle(upload.whole(request, upload.sink.take()), upload.resource)
         return self._finished(request, upload.sink, refusal)
 
     def _continue(self, block: Block) -> Response:
@@ -255,7 +283,7 @@ class BlockServer:
         return Response(codes.CONTINUE, options=Options(((BLOCK1, Block(block.number, True, szx).encode()),)))
 
     def _open(self, request: Request, resource: Resource) -> Union[Upload, Response]:
-        if 2 * len(self) >= self._limits.open_bodies and self._may_be_forged(request):
+        if 2 * (len(self) - len(self._sent)) >= self._limits.open_bodies and self._may_be_forged(request):
             return request.challenge()
         if not self._make_room(request):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
@@ -263,11 +291,11 @@ class BlockServer:
             sink = resource.upload(request)
             if isinstance(sink, Response):
                 return self.respond(request, sink)
-            return Upload(sink, resource, request.args, request.now)
+            return Upload(sink, resource, request)
         announced = request.options.uint(SIZE1)
         if announced is not None and announced > resource.max_body:
             return too_large(resource.max_body)
-        return Upload(BytesSink(resource.max_body), resource, request.args, request.now)
+        return Upload(BytesSink(resource.max_body), resource, request)
 
     def _finished(self, request: Request, sink: Sink, refusal: Optional[Response]) -> Union[Response, Deferred]:
         if refusal is not None:
@@ -305,7 +333,7 @@ class BlockServer:
     def _keep(self, request: Request, response: Response, source: Source) -> bool:
         """Keep a long response for its further blocks; False if there is no room and it cannot be made again."""
         key = _key(request)
-        self._drop(self._kept, key)
+        self._drop_kept(key)
         kept = Kept(response, source, request.now)
         if self._make_room(request, kept.held):
             self._kept[key] = kept
@@ -318,7 +346,7 @@ class BlockServer:
         offset = block.offset
         size = source.size
         if offset >= size and offset:
-            return Response(codes.BAD_REQUEST, f"the body has {size} bytes".encode())
+            return Response.refusal(codes.BAD_REQUEST, f"the body has {size} bytes")
         more = offset + block.size < size
         added = [*_named(response, source), (BLOCK2, Block(block.number, more, block.szx).encode())]
         if block.number == 0 or request.options.mask & 1 << SIZE2:
@@ -330,13 +358,18 @@ class BlockServer:
     def _make_room(self, request: Request, wanted: int = 0, bodies: int = 1) -> bool:
         """Whether so many more bodies, of `wanted` bytes, may be held for whoever asks.
 
-        For that those are given up that have been quiet for a while, and what hosts hold more of than this one.
+        For that those are given up that were sent whole or have been quiet for a while, and what hosts hold more of
+        than this one.
         """
+        if wanted > self._limits.open_body_bytes:
+            return False
+        while self._sent and not self._has_room(wanted, bodies):
+            self._drop_kept(next(iter(self._sent)))  # the one sent the longest ago
         if self._has_room(wanted, bodies):
             return True
         host, now = host_of(request.path), request.now
         refused, until = self._refused
-        if wanted > self._limits.open_body_bytes or (host == refused and now < until):
+        if host == refused and now < until:
             return False
         self._drop_quiet(now, self._limits.body_grace)
         while not self._has_room(wanted, bodies):
@@ -358,8 +391,8 @@ class BlockServer:
         found = greediest([*uploads, *kept], host, own)
         if found is None:
             return False
-        self._drop(self._uploads, found)
-        self._drop(self._kept, found)
+        self._drop_upload(found)
+        self._drop_kept(found)
         return True
 
     def _may_be_forged(self, request: Request) -> bool:
@@ -369,17 +402,23 @@ class BlockServer:
             return False
         return request.age is None and not is_loopback(path)
 
-    def _drop(self, bodies: Union[dict[Key, Upload], dict[Key, Kept]], key: Key) -> None:
-        body = bodies.pop(key, None)
-        if body is not None:
-            self._held -= body.held
-            body.drop()
+    def _drop_upload(self, key: Key) -> None:
+        upload = self._uploads.pop(key, None)
+        if upload is not None:
+            self._held -= upload.held
+            _abort(upload.sink, "the upload was not completed")
+
+    def _drop_kept(self, key: Key) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._held -= kept.held
+            self._sent.pop(key, None)
 
     def _drop_quiet(self, now: float, age: float) -> None:
         for key in [key for key, upload in self._uploads.items() if upload.touched + age <= now]:
-            self._drop(self._uploads, key)
+            self._drop_upload(key)
         for key in [key for key, kept in self._kept.items() if kept.touched + age <= now]:
-            self._drop(self._kept, key)
+            self._drop_kept(key)
 
     def _arm(self, now: float) -> None:
         if self._sweep is None:
@@ -395,7 +434,8 @@ class BlockServer:
 def _key(request: Request) -> Key:
     """What the blocks of one operation have in common: all options but Block and NoCacheKey (RFC 9175 §3.3).
 
-    Nor do requests for further blocks repeat the ETags that the first one asked to have validated.
+    Nor do requests for further blocks repeat the ETags that the first one asked to have validated, and further blocks
+    of a body never have If-None-Match (§2.10).
     """
     items = request.options.items
     return request.path, request.code, tuple([item for item in items if item[0] not in _PER_BLOCK])
@@ -450,7 +490,5 @@ def _block(options: Options, number: int) -> Optional[Block]:
     return block
 
 
-def _with(response: Response, added: Union[list[tuple[int, bytes]], tuple[tuple[int, bytes], ...]]) -> Response:
-    changed = Response(response.code, response.payload)
-    changed.options = Options((*response.options.items, *added))
-    return changed
+def _with_options(response: Response, items: Iterable[tuple[int, bytes]]) -> Response:
+    return Response.ready(response.code, response.payload, Options(items))

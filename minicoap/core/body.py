@@ -86,7 +86,11 @@ class Sink(Protocol):
     """Takes the body of an upload block by block, in order."""
 
     def write_at(self, offset: int, data: bytes) -> Optional[Response]:
-        """Take a block; a response returned refuses the rest of the body and is the answer to the request."""
+        """Take a block; a response returned refuses the rest of the body and is the answer to the request.
+
+        That is for errors. A client that has not sent everything takes a success for 2.31 with an odd code and goes on,
+        or for a broken server (RFC 7959 §2.3): what is to be said of a whole body, `finish` says.
+        """
 
     def finish(self, answer: Deferred) -> None:
         """The body is complete; resolve `answer`, now or later."""
@@ -221,6 +225,12 @@ class BytesSink:
         self.data += data
         return None
 
+    def take(self) -> bytes:
+        """Return the body, and keep it no more: it is there once while it is worked on."""
+        body = bytes(self.data)
+        self.data = bytearray()
+        return body
+
     def finish(self, answer: Deferred) -> None:
         """Assembled bodies are handed to the resource's handler by the block layer itself."""
 
@@ -231,7 +241,8 @@ class BytesSink:
 
 def too_large(limit: int) -> Response:
     """Return 4.13 that says how many bytes would be taken (RFC 7959 §2.9.3, §4)."""
-    return Response(codes.REQUEST_ENTITY_TOO_LARGE, options=((SIZE1, encode_uint(limit)),))
+    text = f"at most {limit} bytes are taken here"
+    return Response.refusal(codes.REQUEST_ENTITY_TOO_LARGE, text, ((SIZE1, encode_uint(limit)),))
 
 
 def as_source(payload: Union[bytes, Source]) -> Source:

@@ -15,6 +15,8 @@ from minicoap.codec.message import Options
 from minicoap.codec.options import (
     ECHO,
     ETAG,
+    LOCATION_PATH,
+    LOCATION_QUERY,
     MAX_AGE,
     OBSERVE,
     URI_HOST,
@@ -32,7 +34,10 @@ Items = list[tuple[int, bytes]]
 Done = Callable[[Union[Response, CoapError]], None]
 
 _URI = frozenset((URI_HOST, URI_PORT, URI_PATH, URI_QUERY))
-_CHANGES = frozenset((codes.CREATED, codes.DELETED, codes.CHANGED))
+_CHANGES = frozenset(
+    (codes.CREATED, codes.DELETED, codes.CHANGED, codes.REQUEST_ENTITY_INCOMPLETE, codes.REQUEST_ENTITY_TOO_LARGE)
+)
+_LOCATION = 1 << LOCATION_PATH | 1 << LOCATION_QUERY
 
 
 Send = Callable[[Items, Done], ClientRequest]
@@ -122,8 +127,10 @@ class Cache:
         if code not in SAFE:
 
             def changed(outcome: Union[Response, CoapError]) -> None:
-                if isinstance(outcome, Response) and outcome.code in _CHANGES:
+                if _may_have_changed(outcome):
                     self._expire(path, items)
+                    if isinstance(outcome, Response) and outcome.options.mask & _LOCATION:
+                        self._expire(path, _location(items, outcome))
                 asked.finish(outcome)
 
             asked.request = send(items, changed)
@@ -182,6 +189,23 @@ class Cache:
         for key, entry in self._entries.items():
             if key.path == path and _uri(key.options) == uri:
                 entry.expires_at = 0.0
+
+
+def _may_have_changed(outcome: Union[Response, CoapError]) -> bool:
+    """Whether the resource may be another one after a request that was to change it.
+
+    Nobody knows where no answer came, nor after a server error; and a server need not take the blocks of a body as one,
+    so that it may have taken some before it refused the next (RFC 7959 §2.10).
+    """
+    return not isinstance(outcome, Response) or outcome.code in _CHANGES or outcome.code >= codes.INTERNAL_SERVER_ERROR
+
+
+def _location(items: Items, response: Response) -> Items:
+    """Return the options of the URI that `response` says was created (RFC 7252 §5.9.1.1, §5.10.7)."""
+    located = [item for item in items if item[0] in (URI_HOST, URI_PORT)]
+    located.extend((URI_PATH, value) for value in response.options.all(LOCATION_PATH))
+    located.extend((URI_QUERY, value) for value in response.options.all(LOCATION_QUERY))
+    return located
 
 
 def _is_cacheable(response: Response) -> bool:

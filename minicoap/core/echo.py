@@ -94,7 +94,7 @@ class AddressGuard:
     def refuses(self, message: Message, path: Path) -> bool:
         """Whether a request is for a further block that is too large an answer.
 
-        Such a request is challenged before it is served: the last block of a response is not kept after that.
+        Such a request is challenged before it is served: the whole response may be let go when its last block has gone.
         """
         value = message.options.uint(BLOCK2) if self._factor else None
         block = None if value is None else decode_block(value)

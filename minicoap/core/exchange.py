@@ -56,6 +56,7 @@ _OBSERVE = 1 << OBSERVE
 _CHALLENGES = 5  # by Echo, that one request answers; more than one only if address or server change meanwhile
 _REFUSED = NOT_UNDERSTOOD | _PROXY | 1 << HOP_LIMIT
 _UNCOMMON = _REFUSED | _OBSERVE | EXTENDED
+_WITHOUT_PAYLOAD = (codes.GET, codes.DELETE)
 _RESHAPING = _BLOCKS | 1 << ETAG  # what makes of a short response another one
 
 
@@ -350,7 +351,10 @@ class Exchanges:
             if mask & _OBSERVE and message.code in OBSERVABLE_METHODS:
                 return self._observe_received(message, path, now)
             self._guard.note(options, path, now)
-        request = Request(message.code, path, options, message.payload, now, self._echo)
+        body = message.payload
+        if body and message.code in _WITHOUT_PAYLOAD and not mask & 1 << BLOCK1:
+            body = b""  # §5.5: to be ignored
+        request = Request(message.code, path, options, body, now, self._echo)
         try:
             if mask & _BLOCKS:
                 if self._guard.refuses(message, path):
@@ -370,7 +374,7 @@ class Exchanges:
                 return response
             return self._fit(request, response)
         except OptionError as error:
-            return Response(error.code, str(error).encode())
+            return Response.refusal(error.code, str(error))
         except Exception:  # noqa: BLE001  the boundary to a user's handlers: one broken resource must not end the server
             return _broken(request)
 
@@ -384,7 +388,7 @@ class Exchanges:
             if isinstance(resource, Response):
                 return resource
         except OptionError as error:
-            return Response(error.code, str(error).encode())
+            return Response.refusal(error.code, str(error))
         return self.request_received(message, path, now) if resource.group else None
 
     def defend(self, message: Message, path: Path, response: Response, size: int, now: float) -> Response:
@@ -423,9 +427,9 @@ class Exchanges:
         try:
             # Whoever asked first may not be allowed to any more: that is no matter of the others.
             resource = self._site.find(request)
-            return Response(codes.NOT_FOUND) if resource is None else resource.handlers[request.code](request)
+            return Response.refusal(codes.NOT_FOUND) if resource is None else resource.handlers[request.code](request)
         except OptionError as error:
-            return Response(error.code, str(error).encode())
+            return Response.refusal(error.code, str(error))
         except Exception:  # noqa: BLE001  the boundary to a user's handlers, as above
             return _broken(request)
 
@@ -454,17 +458,17 @@ def _with_echo(options: Options, value: bytes) -> Options:
 
 def _broken(request: Request) -> Response:
     logger.exception("the handler of %s /%s failed", codes.code_name(request.code), "/".join(request.uri_path))
-    return Response(codes.INTERNAL_SERVER_ERROR)
+    return Response.refusal(codes.INTERNAL_SERVER_ERROR)
 
 
 def _refusal(options: Options) -> Optional[Response]:
     if options.mask & NOT_UNDERSTOOD:
-        return Response(codes.BAD_OPTION, f"the request has {_not_understood(options)}".encode())  # §5.4.1
+        return Response.refusal(codes.BAD_OPTION, f"the request has {_not_understood(options)}")  # §5.4.1
     if options.mask & _PROXY:
-        return Response(codes.PROXYING_NOT_SUPPORTED, b"this endpoint is no proxy")  # §5.10.2
+        return Response.refusal(codes.PROXYING_NOT_SUPPORTED, "this endpoint is no proxy")  # §5.10.2
     hops = [decode_uint(value) for number, value in options.items if number == HOP_LIMIT]
     if not 1 <= hops[0] <= 255:
-        return Response(codes.BAD_REQUEST, b"Hop-Limit is a number from 1 to 255")  # RFC 8768 §3
+        return Response.refusal(codes.BAD_REQUEST, "Hop-Limit is a number from 1 to 255")  # RFC 8768 §3
     return None
 
 

@@ -46,8 +46,11 @@ class GroupRequest:
         self.timer: Optional[Timer] = None  # None once the time is over
 
     def cancel(self, now: float) -> None:
-        """Hand on nothing more, and do not call `done`. More than once is fine."""
+        """Hand on nothing more, and do not call `done`; what has not been sent yet is not. More than once is fine."""
         self._on_response = None
+        if self.outgoing is not None:
+            self.outgoing.transmission.withdraw(self.outgoing, now)
+            self.outgoing = None
         self.over(now)
 
     def received(self, message: Message, path: Path, now: float) -> None:
@@ -142,8 +145,16 @@ class GroupClient:
         def forget() -> None:
             self._requests.pop(token, None)
 
+        def timed_out(when: float) -> None:
+            # Its time begins when it is sent: one to a group that was silent to the last may have to wait (§4.7).
+            begun_at = when if peer.waiting is not None and outgoing in peer.waiting else outgoing.begun_at
+            if when < begun_at + duration:
+                request.timer = self._timers.at(begun_at + duration, timed_out)
+            else:
+                request.over(when)
+
         request.forget = forget
-        request.timer = self._timers.at(now + duration, request.over)
+        request.timer = self._timers.at(now + duration, timed_out)
         return None
 
     def expects(self, token: bytes) -> bool:

@@ -301,10 +301,6 @@ class Observers:
             # Nothing follows this one, so it is confirmable; and whether it arrives changes nothing.
             self.transmission.notify(peer, response, observer.token, True, now, observer)
             return
-        if response.options.mask & 1 << BLOCK2 and subject.key[1] == ():
-            # What is left of an older body for this client alone would come before the new one, which is for all.
-            request = subject.request
-            self._forget_body(Request(request.code, peer.path, request.options, b"", now))
         observer.outgoing = self.transmission.notify(peer, response, observer.token, confirmable, now, observer)
         if confirmable:
             observer.nons = 0
@@ -321,12 +317,16 @@ class Observers:
             if observer.content_format == UNKNOWN_FORMAT:
                 observer.content_format = response.content_format
             elif observer.content_format != response.content_format:
-                response = Response(codes.NOT_ACCEPTABLE)
+                response = Response.refusal(codes.NOT_ACCEPTABLE)
         observer.caught_up(rendering.version)
         if response.code >> 5 != 2:
             observer.outgoing = None  # the one under way, if any, is what becomes of this response
             self.remove(observer, now)
             return response
+        if response.options.mask & 1 << BLOCK2 and observer.subject is not None and observer.subject.key[1] == ():
+            # What is kept of an older body for this client alone would come before the new one, which is for all.
+            request = observer.subject.request
+            self._forget_body(Request(request.code, observer.peer.path, request.options, b"", now))
         notification = Response(response.code, response.payload)
         notification.options = rendering.options(observer.next_number(now), now)
         return validated(notification, observer.etags)

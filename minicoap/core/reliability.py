@@ -40,8 +40,8 @@ from minicoap.errors import MessageFormatError, ResetError
 _OVERLOAD_MAX_AGE = 5  # seconds a client is asked to wait when too many answers are pending
 
 # §4.5: repeating these must not carry them out again. PUT and DELETE are idempotent unless they carry a condition; the
-# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method. A long response is
-# let go when its last block has been fetched, so that block is repeated too, unless a GET makes it again.
+# blocks of an upload belong to a sequence, so their first answers are repeated whatever the method. A long response may
+# be let go when its last block has been fetched, so that block is repeated too, unless a GET makes it again.
 _NOT_IDEMPOTENT = frozenset((codes.POST, codes.PATCH, codes.IPATCH))
 _ORDER_MATTERS = 1 << BLOCK1
 _CONDITIONS = 1 << IF_MATCH | 1 << IF_NONE_MATCH
@@ -195,7 +195,7 @@ class Reliability:
                 return
         answer: Union[Response, Deferred]
         if len(message.token) > self._longest_token:
-            answer = Response(codes.BAD_REQUEST, b"the token is too long")  # RFC 8974 §2.2.2
+            answer = Response.refusal(codes.BAD_REQUEST, "the token is too long")  # RFC 8974 §2.2.2
         elif self._late.count >= self._limits.deferred:
             answer = Response(codes.SERVICE_UNAVAILABLE, max_age=_OVERLOAD_MAX_AGE)
         else:

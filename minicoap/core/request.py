@@ -154,7 +154,7 @@ class Request:
 
     def challenge(self) -> Response:
         """Return 4.01 with an Echo value: the client repeats its request with it (RFC 9175 §2.3)."""
-        return Response(codes.UNAUTHORIZED, options=self.echo_options())
+        return Response.refusal(codes.UNAUTHORIZED, added=self.echo_options())
 
     def echo_options(self) -> tuple[tuple[int, bytes], ...]:
         """Return an Echo value for the options of any response: the client brings it back with its next request.
@@ -173,6 +173,7 @@ class Request:
 
 
 _NO_ARGS: dict[str, str] = {}
+_NOT_FRESH = Options(((MAX_AGE, b""),))
 
 
 class Response:
@@ -230,6 +231,16 @@ class Response:
         response.payload = payload
         response.options = options
         return response
+
+    @classmethod
+    def refusal(cls, code: int, text: str = "", added: Sequence[tuple[int, bytes]] = ()) -> Response:
+        """Return an error with a diagnostic payload (RFC 7252 §5.5.2), which no cache answers for.
+
+        Errors too are fresh for 60 s where Max-Age does not say otherwise (§5.9.2, §5.10.5), and what is wrong now may
+        be right in a moment. `added` are further options.
+        """
+        options = Options((*added, *_NOT_FRESH.items)) if added else _NOT_FRESH
+        return cls.ready(code, text.encode(), options)
 
     @classmethod
     def valid(cls, etag: bytes, max_age: Optional[int] = None) -> Response:

@@ -1,4 +1,4 @@
-"""Telling apart the bodies that are under way to one resource at once, by Request-Tag (RFC 9175 §3.5.2).
+"""Telling apart the bodies that are under way to or from one resource at once, by Request-Tag (RFC 9175 §3.5.2).
 
 An operation is matchable to another if both go to the same place with the same method and options. The first goes
 without the option, the second with an empty one, further ones with a byte: whatever no other has at the moment. What
@@ -11,6 +11,8 @@ from typing import Optional
 
 from minicoap.core.request import Path
 
+_ALONE: tuple[Optional[bytes], ...] = (None,)
+
 Operation = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 """Where to, the method, and the options in order, Block and Request-Tag left out."""
 
@@ -21,25 +23,29 @@ class RequestTags:
     __slots__ = ("_in_use",)
 
     def __init__(self) -> None:
-        self._in_use: dict[Operation, list[Optional[bytes]]] = {}
+        self._in_use: dict[Operation, tuple[Optional[bytes], ...]] = {}
 
     def __len__(self) -> int:
         return sum(len(tags) for tags in self._in_use.values())
 
     def take(self, operation: Operation, *, always: bool) -> Optional[bytes]:
         """Return the shortest tag that no operation like this one has; None for no option, unless `always` one."""
-        tags = self._in_use.setdefault(operation, [])
+        tags = self._in_use.get(operation, ())
+        if not tags and not always:
+            self._in_use[operation] = _ALONE
+            return None
         tag: Optional[bytes] = b"" if always else None
         number = 0
         while tag in tags:
             tag = b"" if tag is None else number.to_bytes((number.bit_length() + 7) // 8 or 1, "big")
             number += tag != b""
-        tags.append(tag)
+        self._in_use[operation] = (*tags, tag)
         return tag
 
     def give_back(self, operation: Operation, tag: Optional[bytes]) -> None:
         """The operation has ended."""
-        tags = self._in_use[operation]
-        tags.remove(tag)
-        if not tags:
+        left = tuple([each for each in self._in_use[operation] if each != tag])
+        if left:
+            self._in_use[operation] = left
+        else:
             del self._in_use[operation]

@@ -222,17 +222,19 @@ class Site:
                 return refused
         code = request.code
         if resource is None:
-            # §5.8: a method nobody knows is refused as such, wherever it was meant for
-            return Response(codes.NOT_FOUND if code in codes.METHOD_NAMES else codes.METHOD_NOT_ALLOWED)
+            if code in codes.METHOD_NAMES:
+                return Response.refusal(codes.NOT_FOUND, "there is nothing at this path")
+            # RFC 7252 §5.8: a method nobody knows is refused as such, wherever it was meant for
+            return Response.refusal(codes.METHOD_NOT_ALLOWED, f"there is no method {codes.code_text(code)}")
         if code not in resource.handlers and (resource.upload is None or code != codes.PUT):
-            return Response(codes.METHOD_NOT_ALLOWED)
+            return Response.refusal(codes.METHOD_NOT_ALLOWED, _methods(resource))
         mask = options.mask
         if mask & 1 << ACCEPT and resource.content_formats and not _is_accepted(resource, options):
-            return Response(codes.NOT_ACCEPTABLE)
+            return Response.refusal(codes.NOT_ACCEPTABLE)  # §5.9.2.7 has no payload for it
         if resource.accepts and request.payload and request.content_format not in resource.accepts:
-            return Response(codes.UNSUPPORTED_CONTENT_FORMAT)
+            return Response.refusal(codes.UNSUPPORTED_CONTENT_FORMAT, _formats(resource))
         if mask & _CONDITIONAL and not resource.conditional:
-            return Response(codes.BAD_OPTION, b"If-Match and If-None-Match are not supported here")
+            return Response.refusal(codes.BAD_OPTION, "If-Match and If-None-Match are not supported here")
         if resource.fresh is not None and code not in SAFE:
             age = request.age
             if age is None or age > resource.fresh:
@@ -286,6 +288,17 @@ class Site:
 
 def _is_accepted(resource: Resource, options: Options) -> bool:
     return options.uint(ACCEPT) in resource.content_formats
+
+
+def _methods(resource: Resource) -> str:
+    there = [codes.METHOD_NAMES[code] for code in resource.handlers]
+    if resource.upload is not None:
+        there.append(codes.METHOD_NAMES[codes.PUT])
+    return f"only {', '.join(there)} here" if there else "no method here"
+
+
+def _formats(resource: Resource) -> str:
+    return f"only Content-Format {', '.join(map(str, resource.accepts))} here"
 
 
 def _unquote(text: str) -> str:

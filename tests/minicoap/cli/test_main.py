@@ -93,7 +93,7 @@ def test_success_without_payload_says_what_it_was(uri: str, capfd: pytest.Captur
 def test_refusal_is_told_on_standard_error_and_by_the_exit_code(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["get", f"{uri}/refused"]) == 1
     assert main(["get", f"{uri}/nothing"]) == 1
-    assert capfd.readouterr() == ("", "4.03 Forbidden\nnot for you\n4.04 Not Found\n")
+    assert capfd.readouterr() == ("", "4.03 Forbidden\nnot for you\n4.04 Not Found\nthere is nothing at this path\n")
 
 
 def test_body_goes_into_a_file_and_comes_from_one(uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def test_resource_that_cannot_be_observed_is_shown_once(uri: str, capfd: pytest.
 
 def test_refusal_ends_it(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["observe", f"{uri}/nothing"]) == 1
-    assert capfd.readouterr() == ("", "4.04 Not Found\n")
+    assert capfd.readouterr() == ("", "4.04 Not Found\nthere is nothing at this path\n")
     assert main(["observe", f"{uri}/gone"]) == 1
     out, err = capfd.readouterr()
     assert set(out.split()) <= {"0", "1", "2"}

@@ -37,7 +37,12 @@ def test_every_name_leads_back_to_its_number() -> None:
 
 
 def test_unlisted_number_is_named_by_itself() -> None:
-    assert contentformats.content_format_name(65000) == "Content-Format 65000"
+    assert contentformats.content_format_name(20) == "Content-Format 20"
+    assert contentformats.content_format_name(64997) == "Content-Format 64997"
+    assert contentformats.content_format_name(64998) == "Content-Format 64998 (documentation)"  # RFC 9876
+    assert contentformats.content_format_name(64999) == "Content-Format 64999 (documentation)"
+    assert contentformats.content_format_name(65000) == "Content-Format 65000 (experimental)"
+    assert contentformats.content_format_name(65535) == "Content-Format 65535 (experimental)"
 
 
 def test_names_agree_with_aiocoap_where_both_know_the_number() -> None:

@@ -30,7 +30,7 @@ def test_download_that_begins_in_the_middle_is_made_once_too() -> None:
     answers = [asked(solo, number, 4) for number in range(4, 8)]
     assert b"".join(answer.payload for answer in answers) == BODY[1024:]
     assert pages.calls == 1
-    assert solo.core.footprint()["bodies"] == 0
+    assert solo.forgets_everything()
 
 
 @pytest.mark.parametrize("szx", [0, 2, 5])

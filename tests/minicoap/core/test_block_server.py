@@ -9,7 +9,7 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, Message, encode
-from minicoap.codec.options import BLOCK1, BLOCK2, ECHO, ETAG, SIZE1, SIZE2
+from minicoap.codec.options import BLOCK1, BLOCK2, ECHO, ETAG, IF_NONE_MATCH, MAX_AGE, SIZE1, SIZE2, encode_uint
 from minicoap.core.body import Block, BytesSource, decode_block
 from minicoap.core.parameters import Limits
 from minicoap.core.request import Deferred, Request, Response
@@ -449,7 +449,7 @@ def test_long_response_comes_in_blocks_and_is_made_once(code: int) -> None:
     assert answers[0].options.get(ETAG) == answers[1].options.get(ETAG) is not None
     assert all(answer.options.uint(12) == 42 for answer in answers)
     assert pages.calls == 1
-    assert solo.core.footprint()["bodies"] == 0
+    assert solo.forgets_everything()
 
 
 @pytest.mark.parametrize("szx", range(7))
@@ -491,13 +491,76 @@ def test_short_response_comes_whole_unless_blocks_are_asked_for(size: int) -> No
     assert len(small.payload) == min(size, 16)
 
 
-def test_kept_response_does_not_change_while_it_is_fetched_and_a_new_one_has_another_etag() -> None:
+@pytest.mark.parametrize("code", [codes.GET, codes.FETCH])
+def test_kept_response_does_not_change_while_it_is_fetched_and_a_new_one_has_another_etag(code: int) -> None:
     pages = Pages()
     solo = Solo(pages.site())
-    first = asked(solo, 0)
+    first = asked(solo, 0, code=code)
     pages.body = BODY[::-1]
-    assert asked(solo, 1).options.get(ETAG) == first.options.get(ETAG)
-    assert asked(solo, 1, message_id=50).options.get(ETAG) != first.options.get(ETAG)
+    assert asked(solo, 1, code=code).options.get(ETAG) == first.options.get(ETAG)
+    again = asked(solo, 1, code=code, message_id=50)  # the last answer was lost, and the client asks once more
+    assert (again.payload, again.options.get(ETAG)) == (BODY[1024:], first.options.get(ETAG))
+    assert asked(solo, 0, code=code, message_id=51).options.get(ETAG) != first.options.get(ETAG)
+    assert asked(solo, 1, code=code, message_id=52).payload == BODY[::-1][1024:]
+
+
+def test_last_block_repeated_for_a_list_that_changes_all_the_time_is_still_of_the_same_body() -> None:
+    made: list[bytes] = []
+
+    def show(request: Request) -> Response:
+        made.append(bytes([len(made)]) * 2000)
+        return Response(payload=made[-1])
+
+    solo = Solo(Site(Resource("/page", get=show)))
+    answers = [asked(solo, number, message_id=10 + number) for number in (0, 1, 1, 1)]
+    assert [answer.payload for answer in answers[1:]] == [made[0][1024:]] * 3
+    assert {answer.options.get(ETAG) for answer in answers} == {answers[0].options.get(ETAG)}
+    solo.pass_time(LIFETIME / 2)
+    assert asked(solo, 1, message_id=20).payload == made[0][1024:]
+    assert len(made) == 1
+
+
+def test_response_that_was_sent_whole_makes_room_for_others_at_once_the_longest_ago_first() -> None:
+    pages = Pages()
+    solo = Solo(pages.site(), limits=Limits(open_bodies=2))
+
+    def ask(port: int, *numbers: Optional[int]) -> list[str]:
+        options = [() if number is None else ((BLOCK2, Block(number, False, 6).encode()),) for number in numbers]
+        answers = [
+            solo.put(con(codes.POST, port + (n or 0), b"t", "page", options=more), ("127.0.0.1", port))[0]
+            for n, more in zip(numbers, options)
+        ]
+        return [codes.code_text(answer.code) for answer in answers]
+
+    assert ask(100, None, 1) == ["2.05"] * 2
+    assert ask(200, None, 1) == ["2.05"] * 2
+    assert ask(300, None) == ["2.05"]  # in place of 100's
+    assert ask(200, 1) == ["2.05"]
+    assert ask(110, None) == ["2.05"]  # in place of 200's
+    assert ask(400, None) == ["5.03"]
+    assert solo.core.footprint()["bodies"] == 2
+    assert solo.forgets_everything()
+
+
+@pytest.mark.parametrize("options", [(), ((SIZE2, b""),)], ids=["plain", "asking for the size"])
+@pytest.mark.parametrize(("max_age", "left"), [(100, (70, 0)), (None, (30, 0)), (0, (0, 0))])
+def test_later_block_says_what_is_left_of_max_age(
+    max_age: Optional[int], left: tuple[int, int], options: tuple[tuple[int, bytes], ...]
+) -> None:
+    """RFC 7959 §2.10, RFC 7252 §5.10.5: as of the transmission."""
+    solo = Solo(Site(Resource("/page", get=lambda _: Response(payload=BODY, content_format=42, max_age=max_age))))
+
+    def ask(number: int, message_id: int) -> Message:
+        block = (BLOCK2, Block(number, False, 6).encode())
+        (answer,) = solo.put(con(codes.GET, message_id, b"t", "page", options=(block, *options)))
+        assert (answer.payload, answer.options.uint(12)) == (BODY[number * 1024 :][:1024], 42)
+        return answer
+
+    assert ask(0, 1).options.uint(MAX_AGE) == max_age
+    solo.now += 30.5
+    assert [ask(1, number).options.all(MAX_AGE) for number in (2, 3)] == [(encode_uint(left[0]),)] * 2
+    solo.now += 100.0
+    assert ask(1, 4).options.uint(MAX_AGE) == left[1]
 
 
 def test_block_of_a_response_given_up_is_made_again_for_get_and_refused_for_others() -> None:
@@ -590,3 +653,31 @@ def test_non_confirmable_blocks_work_alike() -> None:
         )
     assert answer.code == codes.CHANGED
     assert store.bodies == [bytes(32)]
+
+
+@pytest.mark.parametrize("repeats", [False, True], ids=["as it should be", "on every block"])
+def test_condition_of_the_first_block_holds_for_the_whole_body(repeats: bool) -> None:
+    """§2.10: If-None-Match is on the first block only."""
+    seen: list[Request] = []
+
+    def handle(request: Request) -> Response:
+        seen.append(request)
+        return Response(codes.CHANGED if request.meets_conditions(b"e") else codes.PRECONDITION_FAILED)
+
+    solo = Solo(Site(Resource("/x", put=handle, conditional=True)))
+
+    def send(conditional: bool) -> list[str]:
+        answers = []
+        for number in range(3):
+            options = [(BLOCK1, Block(number, number < 2, 0).encode())]
+            if conditional and (repeats or not number):
+                options.append((IF_NONE_MATCH, b""))
+            message_id = len(seen) * 10 + number
+            (answer,) = solo.put(con(codes.PUT, message_id, b"t", "x", payload=bytes(16), options=tuple(options)))
+            answers.append(codes.code_text(answer.code))
+        return answers
+
+    assert send(True) == ["2.31", "2.31", "4.12"]
+    assert send(False) == ["2.31", "2.31", "2.04"]
+    assert [len(request.payload) for request in seen] == [48, 48]
+    assert [request.options.all(IF_NONE_MATCH) for request in seen] == [(b"",), ()]

@@ -203,8 +203,11 @@ def test_challenge_is_not_kept() -> None:
 @pytest.mark.parametrize("code", [codes.POST, codes.PUT, codes.DELETE, codes.PATCH, codes.IPATCH])
 @pytest.mark.parametrize(
     ("answer", "stale"),
-    [(codes.CREATED, True), (codes.DELETED, True), (codes.CHANGED, True), (codes.NOT_FOUND, False)],
-)
+    [
+        (codes.CREATED, True), (codes.DELETED, True), (codes.CHANGED, True), (codes.NOT_FOUND, False),
+        (codes.REQUEST_ENTITY_INCOMPLETE, True), (codes.INTERNAL_SERVER_ERROR, True),
+    ],
+)  # fmt: skip
 def test_what_changes_a_resource_makes_it_stale(code: int, answer: int, stale: bool) -> None:
     client = Client()
     for name in ("x", "y"):
@@ -216,6 +219,29 @@ def test_what_changes_a_resource_makes_it_stale(code: int, answer: int, stale: b
     for arguments in ({}, {"accept": 50}):
         assert client.ask(again, codes.GET, "x", etag=b"e" if stale else None, **arguments).text == "x"
         assert client.ask(None, codes.GET, "y", **arguments).text == "y"
+
+
+def test_what_was_created_elsewhere_is_stale_there_too() -> None:
+    """RFC 7252 §5.9.1.1, §5.10.7."""
+    client = Client()
+    for name in ("x", "y"):
+        client.ask(page(name, etag=b"e"), codes.GET, name, query=["z=1"])
+        client.ask(page(name, etag=b"e"), codes.GET, name)
+    created = Response(codes.CREATED, location_path=["y"], location_query=["z=1"])
+    client.ask(created, codes.POST, "factory", payload=b"p")
+    assert client.ask(Response.valid(b"e"), codes.GET, "y", query=["z=1"], etag=b"e").text == "y"
+    for name, arguments in (("y", {}), ("x", {}), ("x", {"query": ["z=1"]})):
+        client.ask(None, codes.GET, name, **arguments)
+
+
+def test_request_that_nobody_answered_may_have_changed_something() -> None:
+    client = Client()
+    client.ask(page("one", max_age=1000, etag=b"e"))
+    outcomes = client.request(codes.PUT, "x", payload=b"two")
+    client.pass_time(100.0)
+    assert [type(outcome) for outcome in outcomes] == [RequestTimeout]
+    client.sent()
+    client.ask(page("two", etag=b"f"), etag=b"e")
 
 
 @pytest.mark.parametrize("options", [[(ETAG, b"mine")], [(OBSERVE, b"")]])

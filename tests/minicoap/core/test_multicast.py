@@ -215,6 +215,34 @@ def test_client_sends_one_message_and_hands_on_every_answer_until_its_time_is_ov
     assert client.forgets_everything()
 
 
+def test_time_of_a_request_begins_when_it_is_sent() -> None:
+    """§4.7: a group that was silent to the last has to be left alone for a while."""
+    client = Client()
+    client.ask(uri_path=["x"])
+    client.pass_time(1.0)
+    client.ask(uri_path=["y"])
+    ((sent_at, sent),) = client.pass_time(15.0)
+    assert sent.options.path == ("y",)
+    assert client.ends == [None]
+    client.put(non(codes.CONTENT, 9, sent.token), MEMBERS[0])
+    assert len(client.responses) == 1
+    client.pass_time(sent_at + 2 * LEISURE - client.now - 0.1)
+    assert client.ends == [None]
+    client.pass_time(0.1)
+    assert client.ends == [None, None]
+    assert client.forgets_everything()
+
+
+def test_request_that_is_cancelled_before_its_turn_is_not_sent() -> None:
+    client = Client()
+    client.ask(uri_path=["x"])
+    waiting, _ = client.ask(uri_path=["y"])
+    waiting.cancel(client.now)
+    assert client.pass_time(100.0) == []
+    assert client.ends == [None]
+    assert client.forgets_everything()
+
+
 def test_answer_that_comes_twice_is_handed_on_once() -> None:
     client = Client()
     _, sent = client.ask()

@@ -87,7 +87,7 @@ def test_what_cannot_be_a_registration_is_answered_without_the_option(request_: 
     solo = Solo(state.site)
     (answer,) = solo.put(request_)
     assert (answer.code, number(answer), observers(solo)) == (code, None, 0)
-    assert answer.options.uint(MAX_AGE) is None
+    assert answer.options.uint(MAX_AGE) == (0 if code >> 5 == 4 else None)
 
 
 def test_error_response_registers_nobody() -> None:
@@ -879,6 +879,21 @@ def test_kept_body_is_that_of_the_last_notification_and_goes_with_the_observers(
     assert solo.core.footprint()["bodies"] == bodies - 1
     state.size = 0
     assert ended(solo, state)
+
+
+def test_renewed_notification_is_followed_by_its_own_blocks_whatever_the_client_has_asked_for_meanwhile() -> None:
+    state = State()
+    state.size = 2500
+    solo = Solo(state.site)
+    solo.put(register())
+    changed(solo, state)  # never acknowledged
+    solo.put(con(codes.GET, 50, b"g", "state"))
+    next_block(solo, 1)
+    state.change()
+    ((_, renewed),) = solo.pass_time(3.0)
+    assert value(renewed) == 2
+    solo.put(empty_ack(renewed))
+    assert next_block(solo, 2).options.get(ETAG) == renewed.options.get(ETAG)
 
 
 def test_body_that_has_become_short_is_not_kept() -> None:

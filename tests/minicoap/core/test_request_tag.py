@@ -8,12 +8,13 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message
-from minicoap.codec.options import BLOCK1, REQUEST_TAG
+from minicoap.codec.options import BLOCK1, IF_NONE_MATCH, REQUEST_TAG
 from minicoap.core.body import Block
 from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Request, Response
 from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Resource, Site
+from minicoap.errors import UsageError
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
 from tests.minicoap.core.solo import Solo, ack, empty_ack
@@ -79,11 +80,33 @@ def test_tag_is_free_again_when_the_upload_ends(ends: str) -> None:
     assert sent.options.get(REQUEST_TAG) is None
 
 
-def test_short_requests_are_not_tagged_and_a_fetch_beside_another_is() -> None:
+def test_short_requests_are_not_tagged_and_a_question_beside_the_same_is() -> None:
     solo = Solo(parameters=TransmissionParameters(congestion_controlled=True))
-    first = [started(solo, b"x", code, confirmable=False)[1][0] for code in (codes.PUT, codes.FETCH)]
-    second = [started(solo, b"x", code, confirmable=False)[1][0] for code in (codes.PUT, codes.FETCH)]
-    assert [message.options.get(REQUEST_TAG) for message in first + second] == [None, None, None, b""]
+    methods = (codes.PUT, codes.FETCH, codes.GET)
+    first = [started(solo, b"x", code, confirmable=False)[1][0] for code in methods]
+    second = [started(solo, b"x", code, confirmable=False)[1][0] for code in methods]
+    assert [message.options.get(REQUEST_TAG) for message in first + second] == [None, None, None, None, b"", b""]
+
+
+@pytest.mark.parametrize("arguments", [{"szx": 9}, {"window": 0}, {"offset": 3}])
+def test_request_that_cannot_be_made_keeps_no_tag(arguments: dict[str, int]) -> None:
+    solo = Solo()
+    with pytest.raises(UsageError):
+        solo.request(codes.GET, "x", **arguments)
+    assert solo.is_empty()
+
+
+def test_same_long_thing_that_changes_all_the_time_is_fetched_whole_by_all_who_ask_at_once() -> None:
+    made: list[bytes] = []
+
+    def show(request: Request) -> Response:
+        made.append(bytes([len(made)]) * 3000)
+        return Response(payload=made[-1])
+
+    pair = Pair(Site(Resource("/x", get=show)))
+    outcomes = [pair.start(codes.GET, "x") for _ in range(3)]
+    assert pair.world.run_until(lambda: all(outcomes))
+    assert [each[0].payload for each in outcomes] == made  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -102,6 +125,17 @@ def test_bodies_at_once_to_one_resource_do_not_mix(seed: int) -> None:
     assert sorted(stored) == bodies
     pair.world.run_for(1000.0)
     assert not any([*pair.client.footprint().values(), *pair.server.footprint().values()])
+
+
+def test_condition_is_on_the_first_block_only_and_keeps_no_two_bodies_apart() -> None:
+    """RFC 7959 §2.10: If-None-Match must not be on further blocks, which then look like those of another body."""
+    solo = Solo()
+    (first,) = started(solo, bytes(3000), options=((IF_NONE_MATCH, b""),))[1]
+    (second,) = solo.put(ack(codes.CONTINUE, first, options=((BLOCK1, Block(0, True, 6).encode()),)), ("host", 3000))
+    assert [each.options.all(IF_NONE_MATCH) for each in (first, second)] == [(b"",), ()]
+    solo.put(empty_ack(second), ("host", 3000))
+    (other,) = started(solo, bytes(3000))[1]
+    assert [each.options.get(REQUEST_TAG) for each in (first, second, other)] == [None, None, b""]
 
 
 def test_fetches_at_once_get_their_own_long_responses() -> None:

@@ -42,14 +42,14 @@ TABLE = (
         (codes.GET, ("nodes", "a/b"), ("2.05", "[('id', 'a/b')]")),
         (codes.GET, ("nodes", "all"), ("2.05", "all")),
         (codes.GET, ("nodes", "7", "health"), ("2.05", "[('id', '7')]")),
-        (codes.GET, ("nodes", ""), ("4.04", "")),
-        (codes.GET, ("nodes",), ("4.04", "")),
-        (codes.GET, ("time", ""), ("4.04", "")),
-        (codes.GET, ("Time",), ("4.04", "")),
-        (codes.PUT, ("time",), ("4.05", "")),
-        (codes.PUT, ("nothing",), ("4.04", "")),
-        (0x1F, ("time",), ("4.05", "")),
-        (0x1F, ("nothing",), ("4.05", "")),
+        (codes.GET, ("nodes", ""), ("4.04", "there is nothing at this path")),
+        (codes.GET, ("nodes",), ("4.04", "there is nothing at this path")),
+        (codes.GET, ("time", ""), ("4.04", "there is nothing at this path")),
+        (codes.GET, ("Time",), ("4.04", "there is nothing at this path")),
+        (codes.PUT, ("time",), ("4.05", "only GET, POST here")),
+        (codes.PUT, ("nothing",), ("4.04", "there is nothing at this path")),
+        (0x1F, ("time",), ("4.05", "only GET, POST here")),
+        (0x1F, ("nothing",), ("4.05", "there is no method 0.31")),
         (codes.GET, (b"\xff",), ("4.00", "Uri-Path is not UTF-8")),
     ],
 )
@@ -151,3 +151,20 @@ def test_request_and_response_show_what_their_options_say() -> None:
     assert (response.text, response.content_format, response.etag, response.max_age) == ("café", 0, b"e", 5)
     assert (response.location, response.is_success, response.body) == ("/updates/7", True, "café".encode())
     assert (Response().max_age, Response().location, Response(codes.NOT_FOUND).is_success) == (60, "", False)
+
+
+@pytest.mark.parametrize(
+    ("code", "seen"), [(codes.GET, b""), (codes.DELETE, b""), (codes.POST, b"x"), (codes.PUT, b"x")]
+)
+def test_payload_of_a_method_that_has_none_is_ignored(code: int, seen: bytes) -> None:
+    """RFC 7252 §5.5."""
+    asked_for: list[bytes] = []
+
+    def handle(request: Request) -> Response:
+        asked_for.append(request.payload)
+        return Response()
+
+    site = Site(Resource("/x", get=handle, delete=handle, post=handle, put=handle, accepts=(0,)))
+    options = () if seen == b"" else ((12, b""),)
+    (answer,) = Solo(site).put(con(code, 1, b"t", "x", payload=b"x", options=options))
+    assert (answer.code >> 5, asked_for) == (2, [seen])
