@@ -77,7 +77,7 @@ class TransmissionParameters(NamedTuple):
         longest = timeout * self.ack_random_factor
         receive = self.non_receive_timeout
         retransmit = self.max_retransmit if self.non_max_retransmit is None else self.non_max_retransmit
-        lifetime = longest * ((1 << retransmit) - 1) + 2 * self.max_latency
+        lifetime = longest * ((1 << max(retransmit, 0)) - 1) + 2 * self.max_latency
         return QuickBlocks(
             self.max_payloads,
             timeout,

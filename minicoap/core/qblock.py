@@ -219,7 +219,7 @@ class Bursts:
 
     def repeat(self, numbers: list[int], now: float) -> None:
         """Send what is missing, and pause anew before the next set (§7.2)."""
-        self._again = sorted({*self._again, *(number for number in numbers if number < self.next)})
+        self._again = sorted({*self._again, *(number for number in numbers if number < min(self.next, self._count))})
         self._burst(False, now)
 
     def rest(self, now: float) -> None:
@@ -291,7 +291,7 @@ class Stream:
 
     def repeat(self, numbers: list[int], now: float) -> None:
         """Send those again before the others."""
-        self._again = sorted({*self._again, *(number for number in numbers if number < self.next)})
+        self._again = sorted({*self._again, *(number for number in numbers if number < min(self.next, self._count))})
         self._fill(now)
 
     def rest(self, now: float) -> None:

@@ -275,6 +275,8 @@ class QuickTransfer:
         self._repeats = 0
         if self._is_sending:
             items = [*self._items, (SIZE1, encode_uint(self._source.size))]
+            if self._body.szx is not None:  # §4.7: the blocks of the response are to be no larger
+                items.append((Q_BLOCK2, Block(0, True, self._szx).encode()))
             self._block_options = BlockOptions(items, Q_BLOCK1)
             count = block_count(self._source.size, self._szx)
             if self._confirmable:
@@ -365,6 +367,8 @@ class QuickTransfer:
             wait = self._timeout
         elif self._confirmable:
             wait = self._parameters.max_transmit_span if self._incoming else self._parameters.exchange_lifetime
+        elif self._is_sending and self._incoming is None:
+            wait = 2 * self._quick.receive_timeout  # the server's turn comes first
         else:
             wait = self._quick.receive_timeout
         self._due = now + wait * (1 << self._repeats)
