@@ -51,10 +51,12 @@ class Incoming:
     __slots__ = (
         "_ahead",
         "_any_order",
+        "_awaited",
+        "_begun",
         "_early",
+        "_is_behind",
         "_set",
         "_write",
-        "asked",
         "count",
         "edge",
         "highest",
@@ -78,7 +80,9 @@ class Incoming:
         self.count = block_count(size, szx)
         self.edge = first
         self.highest = first - 1
-        self.asked = 0  # up to which block missing ones have been asked for because a later set had begun
+        self._begun = 0  # the set whose beginning showed what was missing before it
+        self._awaited: set[int] = set()  # what was asked for again and has not come
+        self._is_behind = False  # all that was asked for has come: time to ask for more
         self.refusal: Optional[Response] = None
         self._set = max_payloads
         self._ahead = (_FAR_AHEAD if any_order else _AHEAD) * max_payloads
@@ -112,6 +116,9 @@ class Incoming:
     def take(self, number: int, data: bytes) -> bool:
         """Take a block that fits; False if it was there before, or lies too far ahead to wait for its turn."""
         self.highest = max(self.highest, number)
+        if number in self._awaited:
+            self._awaited.remove(number)
+            self._is_behind = not self._awaited
         if number < self.edge or number in self._early or number >= self.edge + self._ahead:
             return False
         if number != self.edge:
@@ -138,15 +145,25 @@ class Incoming:
     def missing(self) -> list[int]:
         """Return what to ask for once nothing more has come for a while: of one set's length at most (§5, §7.2)."""
         last = max(self.edge, self.highest)
-        return self._missing(min(self.count, last - last % self._set + self._set))
+        return self._asked(min(self.count, last - last % self._set + self._set))
 
     def overtaken(self) -> list[int]:
-        """Return what to ask for at once, as a later set has begun without it (§7.2); once for each set."""
+        """Return what to ask for at once, as a later set has begun without it (§7.2).
+
+        Once for each set; and once more when all that was asked for has come, as long as this lags behind the sender,
+        which has paused after each set as well.
+        """
         begun = self.highest - self.highest % self._set
-        if begun <= self.asked:
+        if begun <= self._begun and not self._is_behind:
             return []
-        self.asked = begun
-        return self._missing(begun)
+        self._begun = begun
+        return self._asked(begun)
+
+    def _asked(self, end: int) -> list[int]:
+        numbers = self._missing(end)
+        self._awaited = set(numbers)
+        self._is_behind = False
+        return numbers
 
     def _missing(self, end: int) -> list[int]:
         numbers = []

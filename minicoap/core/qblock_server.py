@@ -91,7 +91,7 @@ class QuickServer:
         except ValueError:
             return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")
         if block1:
-            return self._upload(request, block1[0])
+            return self._upload(request, block1[0], wanted)
         if any(one.number >= other.number for one, other in zip(wanted, wanted[1:])):
             return Response(codes.BAD_REQUEST, b"missing blocks are asked for in ascending order")  # §4.4
         if any(block.szx != wanted[0].szx for block in wanted):
@@ -116,7 +116,7 @@ class QuickServer:
 
     # Q-Block1
 
-    def _upload(self, request: QuickRequest, block: Block) -> Union[Response, Deferred]:
+    def _upload(self, request: QuickRequest, block: Block, wanted: list[Block]) -> Union[Response, Deferred]:
         options = request.options
         size = options.uint(SIZE1)
         if size is None or options.get(REQUEST_TAG) is None:
@@ -126,6 +126,8 @@ class QuickServer:
         if finished is not None:
             kept = self._kept.get(key)
             if kept is not None and kept.is_current:
+                if wanted and (wanted[0].number or not wanted[0].more):
+                    return self._go_on(request, kept, wanted)  # libcoap repeats Q-Block1 where it goes on
                 return kept.block(0)  # enough to ask for the others
             return SILENCE if finished.response is None else self._respond(request, finished.response)
         upload = self._uploads.get(key)

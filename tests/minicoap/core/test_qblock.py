@@ -123,6 +123,19 @@ def test_what_is_missing(taken: list[int], missing: list[int], overtaken: list[i
     assert body.overtaken() == []  # once for each set
 
 
+def test_who_lags_behind_asks_for_more_when_what_was_asked_for_has_come() -> None:
+    body = incoming(Writer())
+    for number in (0, 25):  # 25 lies too far ahead to be kept
+        body.take(number, bytes(16))
+    assert body.overtaken() == [*range(1, 11)]
+    for number in range(1, 10):
+        body.take(number, bytes(16))
+        assert body.overtaken() == []
+    body.take(10, bytes(16))
+    assert body.overtaken() == [*range(11, 20)]  # up to the set that has begun
+    assert body.overtaken() == []
+
+
 @pytest.mark.parametrize(
     ("block", "length", "fits"),
     [
