@@ -566,7 +566,10 @@ class QuickTransfer:
         )  # fmt: skip
         self._incoming = incoming
         self._first = Response(message.code, options=message.options)
-        self._sink.begin(Response(message.code, message.payload, options=message.options), size)
+        # Whichever block came first, the body begins, or goes on, with this one.
+        items = [item for item in message.options.items if item[0] != Q_BLOCK2]
+        items.append((Q_BLOCK2, Block(first, first < incoming.count - 1, block.szx).encode()))
+        self._sink.begin(Response(message.code, message.payload, options=items), size)
         if is_another and block.number and self._done is not None:
             self._ask([Block(0, True, block.szx)], now)
         return incoming if self._done is not None else None

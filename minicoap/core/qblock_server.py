@@ -29,6 +29,7 @@ from minicoap.codec.options import (
 from minicoap.core.block_server import FULL_MAX_AGE, PER_BLOCK, BlockServer, abort, validated, write_block
 from minicoap.core.body import Block, BytesSink, as_source, too_large
 from minicoap.core.entropy import Entropy
+from minicoap.core.fairness import greediest, host_of
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.qblock import MISSING_BLOCKS, Bursts, Incoming, Stream, block_count, decode_blocks
@@ -44,6 +45,7 @@ Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 _PER_BLOCK = PER_BLOCK | {Q_BLOCK1, Q_BLOCK2, OBSERVE}
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
 _LIST_SIZE = 1024  # bytes of a list of missing blocks, which has to fit into one packet (§5)
+_REFUSED_FOR = 1.0  # seconds; weighing takes time, which a flood should not get
 _PROBE_SZX = 2  # 64 bytes
 
 
@@ -75,6 +77,7 @@ class QuickServer:
         self._finished: dict[Key, Finished] = {}
         self._kept: dict[Key, Kept] = {}
         self._held = 0
+        self._refused = ("", 0.0)  # the host refused last, and until when that need not be weighed again
         self._sweep: Optional[Timer] = None
 
     def __len__(self) -> int:
@@ -162,7 +165,7 @@ class QuickServer:
             )  # RFC 7959 §2.9.3, to which §4.3 refers
         if resource.upload is not None and request.code == codes.PUT:
             reserved = min(size, 2 * self._quick.max_payloads * block.size)
-            room = self._make_room(request.now, reserved)
+            room = self._make_room(request, reserved)
             opened = resource.upload(request) if room else None
             if isinstance(opened, Response):
                 return self._respond(request, opened)
@@ -171,7 +174,7 @@ class QuickServer:
             if size > resource.max_body:
                 return too_large(resource.max_body)
             reserved = size
-            sink = BytesSink(resource.max_body) if self._make_room(request.now, reserved) else None
+            sink = BytesSink(resource.max_body) if self._make_room(request, reserved) else None
         if sink is None:
             return Response(codes.SERVICE_UNAVAILABLE, max_age=FULL_MAX_AGE)
         incoming = Incoming(size, block.szx, self._quick.max_payloads, partial(write_block, sink))
@@ -304,7 +307,7 @@ class QuickServer:
             return kept.block(0)  # all of it, or all that is asked for
         key = _key(request)
         self._drop_kept(key)
-        if not self._make_room(request.now, kept.held):
+        if not self._make_room(request, kept.held):
             return Response(codes.SERVICE_UNAVAILABLE, max_age=FULL_MAX_AGE)
         self._kept[key] = kept
         self._held += kept.held
@@ -391,12 +394,39 @@ class QuickServer:
 
     # Bounds
 
-    def _make_room(self, now: float, wanted: int) -> bool:
-        """Whether one more body may be opened; quiet ones are given up for it, and what was answered first."""
+    def _make_room(self, request: Request, wanted: int) -> bool:
+        """Whether one more body, of `wanted` bytes, may be held for whoever asks.
+
+        For that those are given up that have been quiet for a while, and what hosts hold more of than this one.
+        """
         if self._has_room(wanted):
             return True
+        host, now = host_of(request.path), request.now
+        refused, until = self._refused
+        if wanted > self._limits.open_body_bytes or (host == refused and now < until):
+            return False
         self._drop_quiet(now, self._limits.body_grace)
-        return self._has_room(wanted)
+        while not self._has_room(wanted):
+            if not self._drop_from_greediest(host, wanted):
+                self._refused = (host, now + _REFUSED_FOR)
+                return False
+        return True
+
+    def _drop_from_greediest(self, host: str, wanted: int) -> bool:
+        """Give up one body of the host that holds the most, its longest idle one; False if `host` would hold more."""
+        each = self._limits.open_body_bytes // self._limits.open_bodies  # a body counts, whatever it holds
+        shares = [(key[0], upload.reserved + each, upload.touched, key) for key, upload in self._uploads.items()]
+        shares += [(key[0], kept.held + each, kept.touched, key) for key, kept in self._kept.items()]
+        shares += [(key[0], done.held + each, done.touched, key) for key, done in self._finished.items()]
+        found = greediest(shares, host, wanted + each)
+        if found is None:
+            return False
+        self._drop_kept(found)
+        self._drop_finished(found)
+        upload = self._uploads.get(found)
+        if upload is not None:
+            self.drop_upload(upload, "others need the room")
+        return True
 
     def _has_room(self, wanted: int) -> bool:
         limits = self._limits
@@ -414,11 +444,16 @@ class QuickServer:
             if peer is not None:
                 self._transmission.ignore_resets(peer, kept.rejected)
 
+    def _drop_finished(self, key: Key) -> None:
+        finished = self._finished.pop(key, None)
+        if finished is not None:
+            self._held -= finished.held
+
     def _drop_quiet(self, now: float, age: float) -> None:
         for key in [key for key, kept in self._kept.items() if kept.touched + age <= now]:
             self._drop_kept(key)
         for key in [key for key, finished in self._finished.items() if finished.touched + age <= now]:
-            self._held -= self._finished.pop(key).held
+            self._drop_finished(key)
         for upload in [upload for upload in self._uploads.values() if upload.touched + age <= now]:
             self.drop_upload(upload, "the rest of it did not come")
 

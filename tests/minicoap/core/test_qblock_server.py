@@ -278,6 +278,16 @@ def test_further_bodies_are_answered_to_come_later() -> None:
     assert client.put(body(2), 0, tag=b"3") == []
 
 
+def test_whoever_holds_the_most_gives_way_to_who_holds_less() -> None:
+    client = Client(Store().site(), limits=Limits(open_bodies=4))
+    for number in range(4):
+        client.put(body(2), 0, tag=b"%d" % number)
+    assert client.put(body(2), 0, path=OTHER) == []
+    assert client.put(body(2), 1, path=OTHER) == ["NON 2.04"]
+    assert client.put(body(2), 1, tag=b"3") == ["NON 2.04"]  # it was the oldest that had to go
+    assert client.bodies() <= 4
+
+
 def test_bodies_in_memory_are_bounded_in_bytes() -> None:
     client = Client(Store().site(), limits=Limits(open_body_bytes=5000))
     assert client.put(body(4), 0, tag=b"1") == []

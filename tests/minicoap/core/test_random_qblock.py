@@ -1,4 +1,4 @@
-"""Bodies by Q-Block on a network that loses, doubles and reorders, from a seed: whole or loudly failed, nothing left."""
+"""Bodies by Q-Block on a network that loses, doubles and reorders, from a seed: whole or loudly failed, none left."""
 
 from __future__ import annotations
 
