@@ -214,6 +214,7 @@ class Endpoint:
         resume: Optional[TransferState] = None,
         restart: bool = False,
         window: int = 1,
+        qblock: bool = False,
         progress: Optional[Progress] = None,
         digest: Optional[Digest] = None,
         **arguments: Any,
@@ -227,13 +228,15 @@ class Endpoint:
 
         `window` is how many blocks may be under way at once. More than one is more than CoAP's NSTART allows, so
         congestion control decides how many of them are used (`minicoap.core.congestion`); 16 suits most links.
+        With `qblock` the server sends ten blocks at a time without being asked for each, if it has Q-Block (RFC 9177);
+        it does so in non-confirmable messages with ``confirmable=False``, and what is lost is asked for again.
         `progress(state, size)` is called as blocks arrive. `digest`, one that `hashlib` makes, is fed the body in
         order; what a file has already is read for it, for a sink the caller feeds it up to `resume.resume_at`.
 
         The response returned has no payload, unless it is a 4.xx or 5.xx. Raises StorageError for an OSError of a file
         or sink, UsageError for anything else that a sink or `progress` raised but BodyError; see `request` as well.
         """
-        options = DownloadOptions(restart, window, progress, digest, arguments)
+        options = DownloadOptions(restart, window, qblock, progress, digest, arguments)
         if isinstance(sink, (str, os.PathLike)):
             if resume is not None:
                 raise UsageError("the state of a file's download is beside the file; resume is for sinks")
@@ -246,18 +249,20 @@ class Endpoint:
         source: Union[bytes, Source, str, os.PathLike[str]],
         *,
         code: int = codes.PUT,
+        qblock: bool = False,
         progress: Optional[Progress] = None,
         tagged: bool = False,
         **arguments: Any,
     ) -> Response:
         """PUT a file of that name, or bytes, or a `Source` to `uri`, or send it by another method `code`.
 
-        One block is under way at a time, and one that was broken off can only be begun anew: RFC 7959 has no more for
-        uploads. `progress(state, size)` is called as blocks are taken. Two uploads to one resource at once are told
-        apart by a Request-Tag (RFC 9175); with `tagged` it is sent always, for other clients at the same address. See
-        `request` for the rest.
+        One block is under way at a time: RFC 7959 has no more for uploads. With `qblock` ten are sent without an answer
+        to each, if the server has Q-Block (RFC 9177), by ``confirmable=False`` in non-confirmable messages, and what is
+        lost is sent again. An upload that was broken off can only be begun anew. `progress(state, size)` is called as
+        blocks are taken. Two uploads to one resource at once are told apart by a Request-Tag (RFC 9175); with `tagged`
+        it is sent always, for other clients at the same address. See `request` for the rest.
         """
-        arguments = {"code": code, "tagged": tagged, **arguments}
+        arguments = {"code": code, "qblock": qblock, "tagged": tagged, **arguments}
         if not isinstance(source, (str, os.PathLike)):
             return await upload(self._request, uri, source, progress, arguments)
         with FileSource(os.fspath(source)) as file:
@@ -333,6 +338,7 @@ class Endpoint:
         sink: Optional[ClientSink] = None,
         szx: Optional[int] = None,
         window: int = 1,
+        qblock: bool = False,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
     ) -> Response:
@@ -342,9 +348,10 @@ class Endpoint:
         `content_format` says what it is, `accept` what the response is to be (numbers of `contentformats`). `options`
         are further (number, value) pairs. `confirmable` requests are repeated until acknowledged; others are sent once.
         `timeout` is the most that one exchange, a block's for example, may take in seconds. `sink` takes the body of a
-        success. `szx` asks for blocks of at most 16 << szx bytes. `window` is as in `download`. `no_response` says
-        which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; what is returned then has the
-        code EMPTY (RFC 7967). `parameters` are those of this request if the endpoint's will not do.
+        success. `szx` asks for blocks of at most 16 << szx bytes. `window` and `qblock` are as in `download`.
+        `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; what is
+        returned then has the code EMPTY (RFC 7967). `parameters` are those of this request if the endpoint's will not
+        do.
         """
         return await self._request(
             code,
@@ -358,6 +365,7 @@ class Endpoint:
             sink=sink,
             szx=szx,
             window=window,
+            qblock=qblock,
             no_response=no_response,
             parameters=parameters,
         )

@@ -11,7 +11,7 @@ import json
 import os
 from typing import Optional
 
-from minicoap.codec.options import BLOCK2
+from minicoap.codec.options import BLOCK2, Q_BLOCK2
 from minicoap.core.body import Digest, TransferState, decode_block
 from minicoap.core.request import Response
 from minicoap.errors import StorageError, UsageError
@@ -54,9 +54,10 @@ class PartFile:
 
     def begin(self, response: Response, size: Optional[int]) -> None:
         """Open the file and cut it to where the download goes on, as the first block's number tells."""
-        block = None
-        if response.options.mask & 1 << BLOCK2:
-            block = decode_block(response.options.uint(BLOCK2) or 0)
+        value = response.options.uint(BLOCK2)
+        if value is None:
+            value = response.options.uint(Q_BLOCK2)
+        block = None if value is None else decode_block(value)
         offset = block.offset if block is not None else 0
         # What is stored may be of another body: after a crash it must not pass for this one's beginning.
         if not offset and _remove(_state_name(self._part)):

@@ -26,6 +26,7 @@ class DownloadOptions(NamedTuple):
 
     restart: bool
     window: int
+    qblock: bool
     progress: Optional[Progress]
     digest: Optional[Digest]
     arguments: dict[str, Any]
@@ -54,6 +55,7 @@ async def download(send: Send, uri: str, sink: ClientSink, state: TransferState,
         offset=offset,
         restart=options.restart,
         window=options.window,
+        qblock=options.qblock,
         progress=moved_on if progress is not None else None,
         **arguments,
     )

@@ -99,7 +99,12 @@ async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
         if options.command in _WITH_PAYLOAD:
             payload = _payload(options, files)
             content_format = options.content_format
-        common = {"accept": options.accept, "confirmable": not options.non, "timeout": options.timeout}
+        common = {
+            "accept": options.accept,
+            "confirmable": not (options.non or options.qblock),
+            "timeout": options.timeout,
+            "qblock": options.qblock,
+        }
         if options.command in _WITH_PAYLOAD and options.file is not None:
             with ProgressLine(sys.stderr) as line:
                 response = await endpoint.upload(
@@ -122,9 +127,10 @@ async def _download(endpoint: Endpoint, options: argparse.Namespace) -> int:
             options.output,
             restart=True,
             window=options.window,
+            qblock=options.qblock,
             progress=line,
             accept=options.accept,
-            confirmable=not options.non,
+            confirmable=not (options.non or options.qblock),
             timeout=options.timeout,
         )
     return _show(response, options)
@@ -225,6 +231,10 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, purpose)
         command.add_argument("--accept", metavar="FORMAT", type=_format, help="the format wanted: json, cbor, 50, …")
         command.add_argument("-o", "--output", metavar="FILE", help="write the payload to FILE, block by block")
+        command.add_argument(
+            "--qblock", action="store_true",
+            help="send blocks ten at a time, without an answer to each, if the server does so too (RFC 9177)",
+        )  # fmt: skip
         if name == "get":
             command.add_argument(
                 "--resume", action="store_true", help="go on with FILE.part if an earlier attempt left it"

@@ -18,6 +18,8 @@ from minicoap.codec.options import (
     FORMAT_EMPTY,
     FORMAT_STRING,
     FORMAT_UINT,
+    Q_BLOCK1,
+    Q_BLOCK2,
     decode_uint,
     option_name,
 )
@@ -38,7 +40,7 @@ def option_text(number: int, value: bytes) -> str:
     text = value.hex()
     if number in (CONTENT_FORMAT, ACCEPT):
         text = content_format_name(decode_uint(value))
-    elif number in (BLOCK1, BLOCK2):
+    elif number in (BLOCK1, BLOCK2, Q_BLOCK1, Q_BLOCK2):
         block = decode_block(decode_uint(value))
         if block is not None:
             text = f"{block.number}, {block.size} bytes{', more to come' if block.more else ''}"

@@ -45,11 +45,11 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
-_PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, IF_NONE_MATCH, *filter(is_no_cache_key, range(2048))))
+PER_BLOCK = frozenset((BLOCK1, BLOCK2, ETAG, IF_NONE_MATCH, *filter(is_no_cache_key, range(2048))))
 _SHARED: Path = ()  # where a response comes from that is kept for more than one
 _SMALL_SZX = 2  # 64 bytes
 _REFUSED_FOR = 1.0  # seconds; weighing takes time, which a flood should not get
-_FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
+FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
 
 
 class Upload:
@@ -96,7 +96,7 @@ class Kept:
         self.etag = source.etag
         self.made_at = self.touched = now
         self._age = 0
-        self._options = BlockOptions(_named(response, source), BLOCK2)
+        self._options = BlockOptions(named(response, source), BLOCK2)
         self.held = self.size if isinstance(response.payload, bytes) else 0
 
     @property
@@ -111,7 +111,7 @@ class Kept:
         age = int(now - self.made_at)
         if age != self._age:
             self._age = age
-            self._options = BlockOptions(_named(self.aged(now), self.source), BLOCK2)
+            self._options = BlockOptions(named(self.aged(now), self.source), BLOCK2)
         return Response(self.response.code, payload, options=self._options.at(block.number, more, block.szx))
 
     def aged(self, now: float) -> Response:
@@ -139,6 +139,11 @@ class BlockServer:
 
     def __len__(self) -> int:
         return len(self._uploads) + len(self._kept)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory in all of them."""
+        return self._held
 
     def request_received(self, request: Request) -> Union[Response, Deferred]:
         """Answer a request that carries a block option."""
@@ -177,12 +182,12 @@ class BlockServer:
         sink = resource.upload(request)
         if isinstance(sink, Response):
             return self.respond(request, sink)
-        refusal = _write(sink, 0, request.payload)
+        refusal = write_block(sink, 0, request.payload)
         return self._finished(request, sink, refusal)
 
     def respond(self, request: Request, response: Response) -> Response:
         """Return the part of `response` that `request` asks for, with the block options that belong to it."""
-        response = _validated(request, response)
+        response = validated(request, response)
         block1 = _block(request.options, BLOCK1)
         answer = response
         if block1 is not None:  # acknowledged here; the further blocks of a long response do not repeat that (§3.3)
@@ -201,7 +206,7 @@ class BlockServer:
             block2 = Block(0, False, self._szx)
         source = as_source(payload)
         if size > block2.offset + block2.size and not self._keep(request, response, source):
-            return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
+            return Response(codes.SERVICE_UNAVAILABLE, max_age=FULL_MAX_AGE)
         return self._slice(request, answer, source, block2)
 
     def reduce(self, request: Request, response: Response) -> Response:
@@ -257,7 +262,7 @@ class BlockServer:
                 return self._continue(block)
             return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}")
         try:
-            refusal = _write(upload.sink, block.offset, request.payload)
+            refusal = write_block(upload.sink, block.offset, request.payload)
         except Exception:
             self._take_out(key)
             raise
@@ -270,7 +275,7 @@ class BlockServer:
                 self._arm(request.now)
             if not self._make_room(request, bodies=0):
                 self._drop_upload(key)
-                return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
+                return Response(codes.SERVICE_UNAVAILABLE, max_age=FULL_MAX_AGE)
             return self._continue(block)
         self._take_out(key)
         if isinstance(upload.sink, BytesSink) and refusal is None:
@@ -286,7 +291,7 @@ class BlockServer:
         if 2 * (len(self) - len(self._sent)) >= self._limits.open_bodies and self._may_be_forged(request):
             return request.challenge()
         if not self._make_room(request):
-            return Response(codes.SERVICE_UNAVAILABLE, max_age=_FULL_MAX_AGE)
+            return Response(codes.SERVICE_UNAVAILABLE, max_age=FULL_MAX_AGE)
         if resource.upload is not None and request.code == codes.PUT:
             sink = resource.upload(request)
             if isinstance(sink, Response):
@@ -299,13 +304,13 @@ class BlockServer:
 
     def _finished(self, request: Request, sink: Sink, refusal: Optional[Response]) -> Union[Response, Deferred]:
         if refusal is not None:
-            _abort(sink, "refused")
+            abort(sink, "refused")
             return self.respond(request, refusal)
         answer = Deferred(request)
         try:
             sink.finish(answer)
         except Exception:
-            _abort(sink, "its end failed")
+            abort(sink, "its end failed")
             raise
         return answer
 
@@ -348,7 +353,7 @@ class BlockServer:
         if offset >= size and offset:
             return Response.refusal(codes.BAD_REQUEST, f"the body has {size} bytes")
         more = offset + block.size < size
-        added = [*_named(response, source), (BLOCK2, Block(block.number, more, block.szx).encode())]
+        added = [*named(response, source), (BLOCK2, Block(block.number, more, block.szx).encode())]
         if block.number == 0 or request.options.mask & 1 << SIZE2:
             added.append((SIZE2, encode_uint(size)))  # §4: known here, and of use to whoever stores the body
         return Response(response.code, source.read_at(offset, block.size), options=Options(added))
@@ -406,7 +411,7 @@ class BlockServer:
         upload = self._uploads.pop(key, None)
         if upload is not None:
             self._held -= upload.held
-            _abort(upload.sink, "the upload was not completed")
+            abort(upload.sink, "the upload was not completed")
 
     def _drop_kept(self, key: Key) -> None:
         kept = self._kept.pop(key, None)
@@ -438,10 +443,10 @@ def _key(request: Request) -> Key:
     of a body never have If-None-Match (§2.10).
     """
     items = request.options.items
-    return request.path, request.code, tuple([item for item in items if item[0] not in _PER_BLOCK])
+    return request.path, request.code, tuple([item for item in items if item[0] not in PER_BLOCK])
 
 
-def _validated(request: Request, response: Response) -> Response:
+def validated(request: Request, response: Response) -> Response:
     """Return 2.03 in place of a representation that the client has already (RFC 7252 §5.10.6.2)."""
     etag = response.etag
     if response.code != codes.CONTENT or request.code not in SAFE or not request.options.mask & 1 << ETAG:
@@ -456,23 +461,24 @@ def _validated(request: Request, response: Response) -> Response:
     return Response(codes.VALID, options=items)
 
 
-def _write(sink: Sink, offset: int, data: bytes) -> Optional[Response]:
+def write_block(sink: Sink, offset: int, data: bytes) -> Optional[Response]:
     """Hand a block to a sink; one that fails is told to let go."""
     try:
         return sink.write_at(offset, data)
     except Exception:
-        _abort(sink, "a block could not be written")
+        abort(sink, "a block could not be written")
         raise
 
 
-def _abort(sink: Sink, reason: str) -> None:
+def abort(sink: Sink, reason: str) -> None:
+    """Tell a sink to let go of what it has taken."""
     try:
         sink.abort(reason)
     except Exception:  # the boundary to a user's sinks: one that fails must not keep others from ending
         logger.exception("a sink failed when it was aborted")
 
 
-def _named(response: Response, source: Source) -> tuple[tuple[int, bytes], ...]:
+def named(response: Response, source: Source) -> tuple[tuple[int, bytes], ...]:
     """Return the response's options with an ETag, which every block of it has to carry (§2.4)."""
     items = response.options.items
     etag = source.etag

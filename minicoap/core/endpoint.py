@@ -129,6 +129,8 @@ class EndpointCore:
         else:
             failure = PathError(f"{path[0]} port {path[1]} cannot be reached: {error.strerror or error}", error)
         self._exchanges.observers.remove_all(peer, now)
+        if self._exchanges.quick_server is not None:
+            self._exchanges.quick_server.path_failed(path)
         exchanges = list(peer.exchanges.values())  # not those that are begun because of the failure
         self._transmission.fail_all(peer, failure, now)
         for exchange in exchanges:
@@ -182,6 +184,7 @@ class EndpointCore:
         restart: bool = False,
         szx: Optional[int] = None,
         window: int = 1,
+        qblock: bool = False,
         tagged: bool = False,
         progress: Optional[Callable[[Transfer], None]] = None,
         no_response: int = 0,
@@ -199,6 +202,10 @@ class EndpointCore:
         GET's response may be asked for at once; how many are is decided by congestion control
         (`minicoap.core.congestion`). A request body in blocks carries a Request-Tag if another one is under way to the
         same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+
+        With `qblock` the bodies travel by Q-Block (RFC 9177), ten blocks at a time and without an answer to each, if
+        the server has it, which is found out first; else as without. It is made for `confirmable=False`: what is lost
+        is asked for again. There is no `window` then, nor `no_response`.
 
         `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; `done`
         gets one with the code EMPTY where none is to come, or none has come in time (RFC 7967). `parameters` are those
@@ -220,6 +227,10 @@ class EndpointCore:
                 raise UsageError("a body that travels in blocks needs the responses to them")
             items.append((NO_RESPONSE, encode_uint(no_response)))
         body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress)
+        if qblock:
+            if no_response:
+                raise UsageError("a body that travels by Q-Block needs the responses to it (no_response)")
+            return self._send_quick(path, code, items, payload, done, body, confirmable, timeout, parameters, now)
 
         def send(items: Items, done: Done) -> Transfer:
             transfer = Transfer(
@@ -244,6 +255,42 @@ class EndpointCore:
         if code in SAFE and content is not payload:
             return send(items, done)
         return self._cache.request(path, code, items, content, done, send, self._timers, now)
+
+    def _send_quick(
+        self,
+        path: Path,
+        code: int,
+        items: Items,
+        payload: Union[bytes, Source],
+        done: Done,
+        body: BodyOptions,
+        confirmable: bool,
+        timeout: Optional[float],
+        parameters: Optional[TransmissionParameters],
+        now: float,
+    ) -> ClientRequest:
+        from minicoap.core.qblock_client import QuickTransfer
+        from minicoap.core.qblock_peers import QuickPeers
+
+        exchanges = self._exchanges
+        if exchanges.quick_peers is None:
+            exchanges.quick_peers = QuickPeers(self._timers, self._entropy)
+        transfer = QuickTransfer(
+            exchanges,
+            exchanges.quick_peers,
+            path,
+            code,
+            items,
+            payload,
+            done,
+            body,
+            confirmable=confirmable,
+            timeout=timeout,
+            assembled_limit=self._limits.assembled_body,
+            parameters=self._parameters if parameters is None else parameters,
+        )
+        transfer.start(now)
+        return transfer
 
     def observe(
         self,
@@ -410,7 +457,8 @@ class EndpointCore:
             "peers": len(self._peers),
             "remembered": self._reliability.remembered,
             "pending": self._reliability.pending + (0 if self._group_server is None else len(self._group_server)),
-            "bodies": len(self._blocks),
+            "bodies": len(self._blocks)
+            + (0 if self._exchanges.quick_server is None else len(self._exchanges.quick_server)),
             "tags": len(self._exchanges.request_tags),
             "observers": len(self._exchanges.observers),
             "observations": len(self._observations),

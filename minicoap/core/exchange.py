@@ -7,6 +7,7 @@ for what is returned here. Block-wise transfer is entered only if a message has 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Container
 from typing import TYPE_CHECKING, Callable, Optional, TypeVar, Union
 
@@ -35,7 +36,7 @@ from minicoap.core.observe_server import OBSERVABLE_METHODS, Observers
 from minicoap.core.outgoing import Outgoing, ignore_outcome
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.request import ALL_CLASSES, NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response
+from minicoap.core.request import ALL_CLASSES, NOT_UNDERSTOOD, Q_BLOCKS, SAFE, Deferred, Path, Request, Response
 from minicoap.core.request_tag import RequestTags
 from minicoap.core.resource import Site
 from minicoap.core.timers import Timer, Timers
@@ -44,13 +45,15 @@ from minicoap.errors import CoapError, NetworkError, OptionError, PeerError, Req
 
 if TYPE_CHECKING:
     from minicoap.core.multicast import GroupClient
+    from minicoap.core.qblock_peers import QuickPeers
+    from minicoap.core.qblock_server import QuickServer
 
 logger = logging.getLogger(__name__)
 
 Answer = Union[Message, CoapError]
 _NOTHING = Message(NON, codes.EMPTY, 0)  # the answer to a request that wants none
 _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
-_BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
+_BLOCKS = 1 << BLOCK1 | 1 << BLOCK2 | Q_BLOCKS
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
 _OBSERVE = 1 << OBSERVE
 _CHALLENGES = 5  # by Echo, that one request answers; more than one only if address or server change meanwhile
@@ -69,6 +72,8 @@ class Exchange:
     )  # fmt: skip
 
     parameters: TransmissionParameters
+    refused = NOT_UNDERSTOOD | Q_BLOCKS  # critical options that a response must not have
+    is_one_message = True  # which can be sent again as it is
 
     def __init__(
         self, exchanges: Exchanges, peer: Peer, token: bytes, on_answer: Callable[[Answer, float], None]
@@ -153,6 +158,9 @@ class Exchanges:
         self._timers = timers
         self._entropy = entropy
         self._parameters = parameters
+        self._limits = limits
+        self.quick_server: Optional[QuickServer] = None  # set when the first request with Q-Block comes
+        self.quick_peers: Optional[QuickPeers] = None  # set when the first request with Q-Block is sent
         self.groups: Optional[GroupClient] = None  # set by the endpoint when it asks one for the first time
         self.backoff = Backoff(timers)
         self._echo = Echo(entropy, parameters.exchange_lifetime)
@@ -216,9 +224,10 @@ class Exchanges:
         peer = self._peers.reach(path, now)
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
-        return kind(self, peer, self._new_token(peer.exchanges, token_length), on_answer)
+        return kind(self, peer, self.new_token(peer.exchanges, token_length), on_answer)
 
-    def _new_token(self, taken: Container[bytes], length: int = _TOKEN_LENGTH) -> bytes:
+    def new_token(self, taken: Container[bytes], length: int = _TOKEN_LENGTH) -> bytes:
+        """Return a token that none of our requests to a peer has."""
         token = self._entropy.token(length)
         while token in taken:
             token = self._entropy.token(length)
@@ -302,7 +311,7 @@ class Exchanges:
         echo = message.options.get(ECHO)
         if echo is None:
             return False
-        if message.code != codes.UNAUTHORIZED:
+        if message.code != codes.UNAUTHORIZED or not exchange.is_one_message:
             exchange.peer.echo = echo
             return False
         if exchange.challenged >= _CHALLENGES:
@@ -310,7 +319,7 @@ class Exchanges:
         exchange.challenged += 1
         exchange.responded(now)
         del exchange.peer.exchanges[exchange.token]
-        exchange.token = self._new_token(exchange.peer.exchanges)
+        exchange.token = self.new_token(exchange.peer.exchanges)
         exchange.options = _with_echo(exchange.options, echo)
         return self._transmit(exchange, now)
 
@@ -325,9 +334,9 @@ class Exchanges:
             return self.groups is not None and self.groups.response_received(message, path, now)
         exchange.peer.verified = True  # it knows the token that was sent to its address
         exchange.peer.answered_at = now
-        if message.options.mask & NOT_UNDERSTOOD:
+        if message.options.mask & exchange.refused:
             # §5.4.1: such a response is rejected, and none other will come
-            exchange.answer(PeerError(f"the response has {_not_understood(message.options)}"), now)
+            exchange.answer(PeerError(f"the response has {_not_understood(message.options, exchange.refused)}"), now)
             return False
         if message.options.mask & EXTENDED and self._repeats(exchange, message, now):
             return True
@@ -348,7 +357,7 @@ class Exchanges:
         if mask & _UNCOMMON:
             if mask & _REFUSED and (refusal := _refusal(options)) is not None:
                 return refusal
-            if mask & _OBSERVE and message.code in OBSERVABLE_METHODS:
+            if mask & _OBSERVE and message.code in OBSERVABLE_METHODS and not mask & Q_BLOCKS:
                 return self._observe_received(message, path, now)
             self._guard.note(options, path, now)
         body = message.payload
@@ -357,6 +366,8 @@ class Exchanges:
         request = Request(message.code, path, options, body, now, self._echo)
         try:
             if mask & _BLOCKS:
+                if mask & Q_BLOCKS:
+                    return self._quick(message, path, now)
                 if self._guard.refuses(message, path):
                     return request.challenge()
                 return self._blocks.request_received(request)
@@ -377,6 +388,22 @@ class Exchanges:
             return Response.refusal(error.code, str(error))
         except Exception:  # noqa: BLE001  the boundary to a user's handlers: one broken resource must not end the server
             return _broken(request)
+
+    def _quick(self, message: Message, path: Path, now: float) -> Union[Response, Deferred]:
+        """Answer a request with a Q-Block option (RFC 9177); an observer of one is not taken on (RFC 7641 §4.1)."""
+        from minicoap.core.qblock_bodies import QuickRequest
+        from minicoap.core.qblock_server import QuickServer, is_probe
+
+        if self.quick_server is None:
+            self.quick_server = QuickServer(
+                self._site, self._blocks, self._peers, self._timers, self._entropy, self._parameters, self._limits,
+                self.transmission,
+            )  # fmt: skip
+        request = QuickRequest(message, path, now, self._echo)
+        # What comes of it may be any number of messages to an address that may be forged (RFC 9175 §2.4).
+        if not is_probe(request) and self._guard.is_too_much(sys.maxsize, message, path):
+            return request.challenge()
+        return self.quick_server.request_received(request)
 
     def group_request_received(self, message: Message, path: Path, now: float) -> Union[Response, Deferred, None]:
         """Answer a request that was sent to a group, if it is for a resource that has a part in it (§11.3)."""
@@ -444,6 +471,8 @@ class Exchanges:
         payload = response.payload
         if isinstance(payload, bytes) and len(payload) <= self._plain_limit and not request.options.mask & _RESHAPING:
             return response
+        if self.quick_server is not None and request.options.mask & Q_BLOCKS:
+            return self.quick_server.respond(request, response)
         return self._blocks.respond(request, response)
 
 
@@ -463,7 +492,8 @@ def _broken(request: Request) -> Response:
 
 def _refusal(options: Options) -> Optional[Response]:
     if options.mask & NOT_UNDERSTOOD:
-        return Response.refusal(codes.BAD_OPTION, f"the request has {_not_understood(options)}")  # §5.4.1
+        unknown = _not_understood(options, NOT_UNDERSTOOD)
+        return Response.refusal(codes.BAD_OPTION, f"the request has {unknown}")  # §5.4.1
     if options.mask & _PROXY:
         return Response.refusal(codes.PROXYING_NOT_SUPPORTED, "this endpoint is no proxy")  # §5.10.2
     hops = [decode_uint(value) for number, value in options.items if number == HOP_LIMIT]
@@ -472,12 +502,12 @@ def _refusal(options: Options) -> Optional[Response]:
     return None
 
 
-def _not_understood(options: Options) -> str:
+def _not_understood(options: Options, refused: int) -> str:
     for number, value in options.items:
         definition = DEFINITIONS.get(number)
         if not number & 1:
             continue
-        if number >= 60 or 1 << number & NOT_UNDERSTOOD:
+        if number >= 60 or 1 << number & refused:
             return f"critical option {number} ({option_name(number)}), which is not understood"
         if definition is not None and not definition.minimum <= len(value) <= definition.maximum:
             return f"{definition.name} of {len(value)} bytes; {definition.minimum} to {definition.maximum} are allowed"

@@ -17,7 +17,7 @@ from minicoap.core.outgoing import Outgoing
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
 from minicoap.core.reliability import Reliability
-from minicoap.core.request import NOT_UNDERSTOOD, Deferred, Path, Request, Response, is_wanted
+from minicoap.core.request import NOT_UNDERSTOOD, Q_BLOCKS, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.timers import Timer, Timers
 from minicoap.core.transmission import Transmission
 from minicoap.errors import CoapError, NetworkError
@@ -164,7 +164,7 @@ class GroupClient:
     def response_received(self, message: Message, path: Path, now: float) -> bool:
         """Hand on a member's response; False if nobody waits for it, or it cannot be used."""
         request = self._requests.get(message.token)
-        if request is None or message.options.mask & NOT_UNDERSTOOD:
+        if request is None or message.options.mask & (NOT_UNDERSTOOD | Q_BLOCKS):
             return False
         peer = self._peers.reach(path, now)
         if peer is not None:
@@ -215,7 +215,7 @@ class GroupServer:
         if (
             message.type != NON  # §8.1: MUST be non-confirmable
             or not codes.is_request(message.code)
-            or options.mask & NOT_UNDERSTOOD
+            or options.mask & (NOT_UNDERSTOOD | Q_BLOCKS)  # RFC 9177 §4.8
             or len(message.token) > self._limits.token_length
             or self._waiting >= self._limits.deferred
             or self._reliability.is_repeated(message, path, now)

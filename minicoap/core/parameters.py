@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from minicoap.errors import UsageError
 
 _ACK_TIMEOUT = 2.0  # seconds; with NSTART what §4.8 found to be safe in the Internet
 _NSTART = 1
+_MAX_PAYLOADS = 10  # RFC 9177 §7.2
 
 
 class TransmissionParameters(NamedTuple):
@@ -21,6 +22,11 @@ class TransmissionParameters(NamedTuple):
     With `adaptive_timeout` the time to wait for an acknowledgement does not follow ACK_TIMEOUT but what round trips to
     that peer have been measured to take (`minicoap.core.rto`), and is never below 1 s: for paths that are slower than
     ACK_TIMEOUT expects, or known to be faster. Transfers with a window do so anyway.
+
+    `max_payloads` and those that begin with `non_` are Q-Block's (RFC 9177 §7.2): how many blocks are sent before an
+    answer or a pause of NON_TIMEOUT, how long and how often who receives asks for what is missing, and when a body of
+    which nothing more comes is given up. Both sides have to have the same `max_payloads`. Where None they follow from
+    the others as §7.2 says; see `quick_blocks`.
     """
 
     ack_timeout: float = _ACK_TIMEOUT
@@ -32,6 +38,12 @@ class TransmissionParameters(NamedTuple):
     max_latency: float = 100.0
     adaptive_timeout: bool = False
     congestion_controlled: bool = False
+    max_payloads: int = _MAX_PAYLOADS
+    non_timeout: Optional[float] = None
+    non_receive_timeout: Optional[float] = None
+    non_max_retransmit: Optional[int] = None
+    non_probing_wait: Optional[float] = None
+    non_partial_timeout: Optional[float] = None
 
     @property
     def max_transmit_span(self) -> float:
@@ -58,6 +70,24 @@ class TransmissionParameters(NamedTuple):
         """How long a message ID of a non-confirmable message must not be used again (§4.8.2)."""
         return self.max_transmit_span + self.max_latency
 
+    @property
+    def quick_blocks(self) -> QuickBlocks:
+        """The parameters of Q-Block, with the defaults filled in (RFC 9177 §7.2)."""
+        timeout = self.ack_timeout if self.non_timeout is None else self.non_timeout
+        longest = timeout * self.ack_random_factor
+        receive = self.non_receive_timeout
+        retransmit = self.max_retransmit if self.non_max_retransmit is None else self.non_max_retransmit
+        lifetime = longest * ((1 << max(retransmit, 0)) - 1) + 2 * self.max_latency
+        return QuickBlocks(
+            self.max_payloads,
+            timeout,
+            longest,
+            max(2 * timeout, longest + 1) if receive is None else receive,
+            retransmit,
+            lifetime + longest if self.non_probing_wait is None else self.non_probing_wait,
+            lifetime + timeout if self.non_partial_timeout is None else self.non_partial_timeout,
+        )
+
     def check(self) -> TransmissionParameters:
         """Return self; raises UsageError for values that cannot work."""
         if self.ack_timeout <= 0 or self.ack_random_factor < 1 or self.max_retransmit < 0 or self.nstart < 1:
@@ -72,7 +102,41 @@ class TransmissionParameters(NamedTuple):
                 f"nstart above {_NSTART} or ack_timeout below {_ACK_TIMEOUT:g} s overruns networks; "
                 "set congestion_controlled=True where something else prevents that"
             )
+        self._check_quick_blocks()
         return self
+
+    def _check_quick_blocks(self) -> None:
+        """Raise UsageError for what Q-Block cannot work with (RFC 9177 §7.2)."""
+        quick = self.quick_blocks
+        if quick.max_payloads < 1 or quick.timeout <= 0 or quick.max_retransmit < 0:
+            raise UsageError("max_payloads has to be at least 1, non_timeout above 0, non_max_retransmit at least 0")
+        if quick.receive_timeout < quick.longest_timeout + 1:  # so that the next set can begin before
+            raise UsageError(
+                f"non_receive_timeout {quick.receive_timeout:g} s has to be one second above the longest non_timeout, "
+                f"{quick.longest_timeout:g} s"
+            )
+        if quick.probing_wait < 0 or quick.partial_timeout <= 0:
+            raise UsageError("non_probing_wait has to be at least 0, non_partial_timeout above 0")
+        if not self.congestion_controlled and (quick.max_payloads > _MAX_PAYLOADS or quick.timeout < _ACK_TIMEOUT):
+            raise UsageError(
+                f"max_payloads above {_MAX_PAYLOADS} or non_timeout below {_ACK_TIMEOUT:g} s overruns networks; "
+                "set congestion_controlled=True where something else prevents that"
+            )
+
+
+class QuickBlocks(NamedTuple):
+    """The parameters of Q-Block (RFC 9177 §7.2), as they are in force; times in seconds.
+
+    NON_TIMEOUT_RANDOM is drawn from `timeout` to `longest_timeout`.
+    """
+
+    max_payloads: int
+    timeout: float
+    longest_timeout: float
+    receive_timeout: float
+    max_retransmit: int
+    probing_wait: float
+    partial_timeout: float
 
 
 class Limits(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from minicoap.core.entropy import Entropy
 from minicoap.core.request import Path
@@ -25,13 +25,14 @@ class Peer:
     messages by message ID, `in_flights` how many of them belong to a transfer with a window, `waiting` those that
     NSTART holds back, `exchanges` our open requests to it by token. `round_trips` is there if they are measured.
     `observers` are its entries in our lists, `owed` those of them that wait for room, `unconfirmed` the non-confirmable
-    notification that may still be rejected. `echo` is an Echo value of its that our next request is to bring back;
-    `verified` says that it has shown to be where it says, `answered_at` when it last answered a request of ours.
+    notification that may still be rejected, `rejectable` who else wants to know of a reset, by message ID. `echo` is an
+    Echo value of its that our next request is to bring back; `verified` says that it has shown to be where it says,
+    `answered_at` when it last answered a request of ours.
     """
 
     __slots__ = (
         "_message_id", "answered_at", "echo", "exchanges", "in_flights", "index", "observers", "outstanding", "owed",
-        "path", "round_trips", "touched", "unconfirmed", "verified", "waiting",
+        "path", "rejectable", "round_trips", "touched", "unconfirmed", "verified", "waiting",
     )  # fmt: skip
 
     def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
@@ -47,6 +48,7 @@ class Peer:
         self.observers: Optional[list[Observer]] = None
         self.owed: Optional[dict[Observer, None]] = None
         self.unconfirmed: Optional[Outgoing] = None
+        self.rejectable: Optional[dict[int, Callable[[float], None]]] = None
         self.echo: Optional[bytes] = None
         self.verified = False
         self.answered_at: Optional[float] = None

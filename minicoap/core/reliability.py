@@ -26,13 +26,13 @@ from minicoap.codec.message import (
     decode_token,
     encode_header,
 )
-from minicoap.codec.options import BLOCK1, BLOCK2, IF_MATCH, IF_NONE_MATCH, OBSERVE
+from minicoap.codec.options import BLOCK1, BLOCK2, CONTENT_FORMAT, IF_MATCH, IF_NONE_MATCH, OBSERVE, Q_BLOCK2
 from minicoap.core.deduplication import Deduplication
 from minicoap.core.echo import SAFE_ANSWER
 from minicoap.core.late import LateAnswers, Pending, record_of
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
-from minicoap.core.request import NOT_UNDERSTOOD, SAFE, Deferred, Path, Request, Response, is_wanted
+from minicoap.core.request import NOT_UNDERSTOOD, Q_BLOCKS, SAFE, Deferred, Path, Request, Response, is_wanted
 from minicoap.core.timers import Timers
 from minicoap.core.transmission import Transmission, encode_response
 from minicoap.errors import MessageFormatError, ResetError
@@ -47,6 +47,9 @@ _ORDER_MATTERS = 1 << BLOCK1
 _CONDITIONS = 1 << IF_MATCH | 1 << IF_NONE_MATCH
 _LET_GO = 1 << BLOCK2
 _MATTERS = _ORDER_MATTERS | _CONDITIONS | _LET_GO
+
+_MAY_HAVE_NO_ANSWER = EXTENDED | Q_BLOCKS
+_MISSING_BLOCKS = 272  # the Content-Format (RFC 9177 §12.3)
 
 
 class Above(Protocol):
@@ -126,6 +129,10 @@ class Reliability:
             unconfirmed = peer.unconfirmed
             if message.type == RST and unconfirmed is not None and unconfirmed.message_id == message.message_id:
                 self._transmission.unconfirmed_ended(unconfirmed, ResetError("the peer rejected the notification"), now)
+            elif message.type == RST and peer.rejectable is not None:
+                on_reset = peer.rejectable.pop(message.message_id, None)
+                if on_reset is not None:
+                    on_reset(now)
             return
         if not outgoing.confirmable:
             if message.type == ACK:
@@ -150,8 +157,7 @@ class Reliability:
         if message.type == RST:
             return  # §4.2: only an empty message can be a reset
         if message.type == NON:
-            # RFC 7641 §3.6: a notification that nobody wants is rejected, so that no more of them come.
-            if not self._above.response_received(message, peer, path, now) and message.options.mask & 1 << OBSERVE:
+            if not self._above.response_received(message, peer, path, now) and _goes_on(message):
                 self.send_empty(RST, message.message_id, path)
             return
         if peer is None and self._above.expects(message.token):
@@ -207,7 +213,7 @@ class Reliability:
                 return
             answer = self._above.late_response(answer.request, early, now)
         data: Optional[bytes]
-        if mask & EXTENDED and not is_wanted(message.options, answer):
+        if mask & _MAY_HAVE_NO_ANSWER and not is_wanted(message.options, answer):
             data = self.silence(message, path)
         else:
             data = self.reply(message, path, answer, now)
@@ -297,3 +303,14 @@ def _remembers(code: int, mask: int) -> bool:
         or (mask & _CONDITIONS != 0 and code not in SAFE)
         or (mask & _LET_GO != 0 and code != codes.GET)
     )
+
+
+def _goes_on(message: Message) -> bool:
+    """Whether a non-confirmable response that nobody wants is rejected, so that no more like it come.
+
+    A notification (RFC 7641 §3.6), a block of a body, or a list of blocks that are missing (RFC 9177 §4.3).
+    """
+    options = message.options
+    if options.mask & (1 << OBSERVE | 1 << Q_BLOCK2):
+        return True
+    return message.code == codes.REQUEST_ENTITY_INCOMPLETE and options.uint(CONTENT_FORMAT) == _MISSING_BLOCKS

@@ -23,6 +23,8 @@ from minicoap.codec.options import (
     OBSERVE,
     PROXY_SCHEME,
     PROXY_URI,
+    Q_BLOCK1,
+    Q_BLOCK2,
     URI_HOST,
     URI_PATH,
     URI_PORT,
@@ -54,16 +56,21 @@ class SecurePath(tuple[Any, ...]):
 
 _UNDERSTOOD = (
     IF_MATCH, URI_HOST, IF_NONE_MATCH, URI_PORT, URI_PATH, URI_QUERY, ACCEPT, BLOCK2, BLOCK1, PROXY_URI, PROXY_SCHEME,
+    Q_BLOCK1, Q_BLOCK2,
 )  # fmt: skip
 NOT_UNDERSTOOD = (
     sum(1 << number for number in range(1, 60, 2) if number not in _UNDERSTOOD) | EXTENDED_CRITICAL | UNUSABLE_CRITICAL
 )
 """Bits of `Options.mask` that mean: a critical option which this endpoint cannot honour (RFC 7252 §5.4.1)."""
 
+Q_BLOCKS = 1 << Q_BLOCK1 | 1 << Q_BLOCK2
+"""Bits of `Options.mask` that mean Q-Block (RFC 9177): understood in a request to this endpoint alone, not to a group,
+and in a response to somebody who asked for it."""
+
 SAFE = frozenset((codes.GET, codes.FETCH))
 """Methods that only read (RFC 7252 §5.1, RFC 8132 §2.1)."""
 
-_BLOCKS = 1 << BLOCK1 | 1 << BLOCK2
+_BLOCKS = 1 << BLOCK1 | 1 << BLOCK2 | Q_BLOCKS
 
 # Options with nothing but a Content-Format, which most responses have; encoded once.
 _FORMAT_ONLY = {
@@ -302,12 +309,19 @@ ALL_CLASSES = 2 | 8 | 16
 def is_wanted(options: Options, response: Response) -> bool:
     """Whether a request with `options` wants to have `response` (RFC 7967 §2.1).
 
-    A response that is part of a block-wise transfer is wanted in any case: without it the client could not go on.
+    A response that is part of a block-wise transfer is wanted in any case: without it the client could not go on. One
+    with the code EMPTY stands for none at all, as most blocks of Q-Block have.
     """
+    if response.code == codes.EMPTY:
+        return False
     unwanted = options.uint(NO_RESPONSE)
     if not unwanted or (response.options.mask | options.mask) & _BLOCKS:
         return True
     return not unwanted >> ((response.code >> 5) - 1) & 1
+
+
+SILENCE = Response(codes.EMPTY)
+"""What a request is answered that is to have no response now, and perhaps never (RFC 9177 §4.3)."""
 
 
 class ClientRequest(Protocol):

@@ -22,6 +22,7 @@ from minicoap.core.timers import Timers
 from minicoap.errors import CoapError, RequestTimeout
 
 _LONGEST_REPAIR = 4  # round trips between two repetitions of a message while others of its flight come through
+_REJECTABLE = 64  # non-confirmable messages to a peer whose rejection is told, the last ones
 _NON_INTERVAL = 3.0  # seconds from one non-confirmable notification to a peer to the next (RFC 7641 §4.5.1)
 
 
@@ -87,9 +88,37 @@ class Transmission:
         peer.waiting.append(outgoing)
         return outgoing
 
-    def send_unreliably(self, peer: Peer, code: int, token: bytes, options: Options, payload: bytes) -> None:
-        """Send a non-confirmable message that asks for no response (§4.3)."""
-        self._outbox.append((encode(Message(NON, code, peer.next_message_id(), token, options, payload)), peer.path))
+    def send_unreliably(
+        self,
+        peer: Peer,
+        code: int,
+        token: bytes,
+        options: Options,
+        payload: bytes,
+        on_reset: Optional[Callable[[float], None]] = None,
+    ) -> int:
+        """Send a non-confirmable message, once and at once (§4.3); return its length in bytes.
+
+        `on_reset(now)` is called if it is rejected, unless many more have been sent since; see `ignore_resets`.
+        """
+        message_id = peer.next_message_id()
+        data = encode(Message(NON, code, message_id, token, options, payload))
+        self._outbox.append((data, peer.path))
+        if on_reset is not None:
+            rejectable = peer.rejectable
+            if rejectable is None:
+                rejectable = peer.rejectable = {}
+            rejectable.pop(message_id, None)
+            rejectable[message_id] = on_reset
+            if len(rejectable) > _REJECTABLE:
+                del rejectable[next(iter(rejectable))]
+        return len(data)
+
+    def ignore_resets(self, peer: Peer, on_reset: Callable[[float], None]) -> None:
+        """Nobody wants to be told by `on_reset` any more."""
+        if peer.rejectable is not None:
+            kept = {message_id: other for message_id, other in peer.rejectable.items() if other != on_reset}
+            peer.rejectable = kept or None
 
     def has_room(self, peer: Peer) -> bool:
         """Whether a notification may be sent to `peer` now (RFC 7641 §4.5.1)."""

@@ -173,9 +173,7 @@ class Machine:
         uri = await self.listening(process, name, lines + 1)
         return ServerProcess(process, uri)
 
-    async def listening(
-        self, process: subprocess.Popen[bytes], name: str, times: int = 1, scheme: str = "coap"
-    ) -> str:
+    async def listening(self, process: subprocess.Popen[bytes], name: str, times: int = 1, scheme: str = "coap") -> str:
         """Where the server listens, once it has said so for the `times`-th time."""
 
         def uri() -> Optional[str]:

@@ -257,6 +257,26 @@ def test_state_that_cannot_be_believed_is_left_aside(tmp_path: Path, change: Any
     assert beside(tmp_path) == ["it"]
 
 
+@pytest.mark.parametrize("confirmable", [False, True])
+def test_q_block_carries_files_both_ways_and_resumes(tmp_path: Path, confirmable: bool) -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        common: dict[str, Any] = {"qblock": True, "confirmable": confirmable}
+        (tmp_path / "it.part").write_bytes(BODY[:4096])
+        state = TransferState(f"{uri}/body", b"v1", 4096)
+        (tmp_path / "it.part.state").write_text(json.dumps(state.as_dict()))
+        digest = hashlib.sha256()
+        await client.download(f"{uri}/body", tmp_path / "it", digest=digest, **common)
+        assert digest.digest() == hashlib.sha256(BODY).digest()
+        assert (await client.upload(f"{uri}/body", tmp_path / "it", **common)).is_success
+        assert (await client.put(f"{uri}/body", BODY, **common)).is_success
+
+    server = run(scenario)
+    assert min(server.asked) == 3072  # the last block that is there shows whether it is the same body
+    assert (tmp_path / "it").read_bytes() == BODY
+    assert server.received == [BODY, BODY]
+    assert beside(tmp_path) == ["it"]
+
+
 def test_refused_download_leaves_all_alone(tmp_path: Path) -> None:
     async def scenario(client: Endpoint, uri: str, server: Server) -> None:
         (tmp_path / "it").write_bytes(b"kept")

@@ -119,6 +119,19 @@ def test_download_grows_beside_its_place_and_is_resumed_only_if_told(
     assert capfd.readouterr() == ("", "")
 
 
+def test_qblock_sends_and_gets_what_is_long(
+    uri: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    file = tmp_path / "sent"
+    file.write_bytes(BODY)
+    assert main(["put", f"{uri}/body", "--qblock", "--file", str(file)]) == 0
+    assert capfdbinary.readouterr().out.strip() == str(len(BODY)).encode()
+    assert main(["get", f"{uri}/body", "--qblock"]) == 0
+    assert capfdbinary.readouterr().out == BODY
+    assert main(["get", f"{uri}/body", "--qblock", "-o", str(tmp_path / "got")]) == 0
+    assert (tmp_path / "got").read_bytes() == BODY
+
+
 def test_window_serves_a_get_to_standard_output_too(uri: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["get", f"{uri}/body", "--window", "8"]) == 0
     assert capfdbinary.readouterr() == (BODY, b"")
@@ -167,6 +180,7 @@ def test_ping_prints_the_time(uri: str, capfd: pytest.CaptureFixture[str]) -> No
         (["get", "http://h/"], "coap://"),
         (["get", "coaps://127.0.0.1/"], "--ca FILE"),
         (["put", "coap://127.0.0.1/x", "--file", "/no/such/file"], "/no/such/file"),
+        (["get", "coap://127.0.0.1/x", "--qblock", "--window", "2"], "window"),
     ],
 )
 def test_wrong_use_is_explained(arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]) -> None:
