@@ -92,6 +92,8 @@ def _parse_authority(authority: str, text: str) -> tuple[str, Optional[int]]:
         if not bracket or (tail and not tail.startswith(":")):
             raise UsageError(f"URI {text!r}: an IPv6 address stands in [brackets]")
         address, percent, zone = literal.partition("%25")
+        if "%" in literal and not percent:
+            raise UsageError(f"URI {text!r}: a zone stands behind %25, as in [fe80::1%25eth0]")  # RFC 6874 §2
         if ":" not in address or address.strip("0123456789abcdefABCDEF:."):
             raise UsageError(f"URI {text!r}: {address!r} is not an IPv6 address")
         if percent and not zone:
