@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from fleet import errors
 from fleet.cli import configuration
@@ -16,6 +16,9 @@ from fleet.cli.output import merged, print_document, printable
 from fleet.operator.client import Answer, Fleet, parse_server
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec.codes import code_name
+
+if TYPE_CHECKING:
+    from minicoap.asyncio.trace import MessageLog
 
 DEFAULT_SERVER = "coap://127.0.0.1:5683"
 
@@ -29,7 +32,7 @@ def _server(value: Any) -> str:
     return server
 
 
-SETTINGS = (Setting("server", _server, f"the fleet's server (default: {DEFAULT_SERVER})", "URI"),)
+SETTINGS = (Setting("server", _server, f"the fleet's server (default: {DEFAULT_SERVER})", "URI"), configuration.DEBUG)
 
 Command = Callable[[Fleet, argparse.Namespace], Awaitable[int]]
 
@@ -114,9 +117,18 @@ def refusal_text(error: errors.PeerError) -> str:
     return f"{text}\n  field: {printable(field)}" if field else text
 
 
+def message_log(form: str) -> Optional[MessageLog]:
+    """Return what shows each message as `--debug` was given; None where it was not."""
+    if not form:
+        return None
+    from minicoap.asyncio.trace import MessageLog
+
+    return MessageLog(form)
+
+
 async def _connected(command: Command, options: argparse.Namespace) -> int:
     settings = configuration.resolve("operator", SETTINGS, options)
-    async with Endpoint() as endpoint:
+    async with Endpoint(trace=message_log(settings.get("debug", ""))) as endpoint:
         return await command(Fleet(endpoint, settings.get("server", DEFAULT_SERVER)), options)
 
 

@@ -33,6 +33,7 @@ from fleet.server.store.sqlite import SqliteLedger
 from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.udp import UdpShell, open_socket, prepare_socket
+from minicoap.core.machine import DatagramMachine
 from minicoap.errors import CoapError
 
 if TYPE_CHECKING:
@@ -124,7 +125,12 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
         server.start(ready.set)
         await ready.wait()
         successor = sock.dup()
-        shell = UdpShell(server, sock, loop)
+        machine: DatagramMachine = server
+        if config.debug:
+            from minicoap.asyncio.trace import traced
+
+            machine = traced(server, config.debug)
+        shell = UdpShell(machine, sock, loop)
         heartbeat = Heartbeat(manager, loop, server.check, server.status)
         try:
             _announce(config, port)

@@ -55,7 +55,7 @@ class MessageLog:
         elapsed = event.at - self._began_at
         if self._is_json:
             at = self._wall() - (self._clock() - event.at)
-            line = json.dumps({"time": _iso(at), "elapsed": round(elapsed, 6), **event.document()})
+            line = json.dumps({"time": iso_time(at), "elapsed": round(elapsed, 6), **event.document()})
         else:
             line = f"{elapsed:9.3f} {event.text()}"
         try:
@@ -70,7 +70,7 @@ def traced(machine: DatagramMachine, form: str = TEXT) -> TracedMachine:
     return TracedMachine(machine, MessageLog(form), time.monotonic)
 
 
-def _iso(at: float) -> str:
-    """Seconds since 1970 as ISO 8601, UTC, with microseconds."""
+def iso_time(at: float) -> str:
+    """Return seconds since 1970 as ISO 8601, UTC, with microseconds."""
     whole, micros = divmod(round(at * 1_000_000), 1_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{micros:06d}Z"

@@ -39,7 +39,7 @@ from minicoap.codec.uri import format_path, format_query
 from minicoap.core.body import decode_block
 from minicoap.core.secrecy import why_hidden, without_secret
 
-_TEXT_SHOWN = 64  # characters of a payload
+_TEXT_SHOWN = 80  # characters of a payload
 _BYTES_SHOWN = 24
 _BLOCKS = (BLOCK1, BLOCK2, Q_BLOCK1, Q_BLOCK2)
 _UNITS = {MAX_AGE: "s", SIZE1: "bytes", SIZE2: "bytes"}
@@ -188,8 +188,10 @@ def _payload_text(message: Message, hidden: Optional[str]) -> str:
         return f"{size}, not shown: {shown['hidden']}"
     rest = " ..." if shown.get("cut") else ""
     if "text" in shown:
-        escaped = shown["text"].replace("\\", "\\\\").replace('"', '\\"')
-        return f'{size} "{printable(escaped)}"{rest}'
+        text = shown["text"]
+        mark = "'" if '"' in text and "'" not in text else '"'  # JSON reads best without backslashes
+        escaped = text.replace("\\", "\\\\").replace(mark, f"\\{mark}")
+        return f"{size} {mark}{printable(escaped)}{mark}{rest}"
     return f"{size} {shown['hex']}{rest}" if "hex" in shown else size
 
 
