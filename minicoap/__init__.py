@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from minicoap.asyncio.entropy import SystemEntropy
     from minicoap.asyncio.files import FileSink, FileSource
     from minicoap.asyncio.secure import SecureShell
+    from minicoap.asyncio.trace import MessageLog
     from minicoap.asyncio.udp import UdpShell, open_socket
     from minicoap.codec import codes, contentformats, options
     from minicoap.codec.linkformat import Link, format_links, parse_links
@@ -67,12 +68,14 @@ if TYPE_CHECKING:
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
     from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
     from minicoap.core.cache import Cache
+    from minicoap.core.description import describe
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.machine import DatagramMachine
     from minicoap.core.observe_client import Observation
     from minicoap.core.parameters import Limits, TransmissionParameters
     from minicoap.core.request import Deferred, Request, Response
     from minicoap.core.resource import Resource, Site
+    from minicoap.core.trace import TracedMachine, TraceEvent
     from minicoap.errors import (
         BodyError,
         CoapError,
@@ -93,6 +96,10 @@ if TYPE_CHECKING:
 # Where the names are, below `minicoap`.
 _PLACES = {
     "Endpoint": "asyncio.endpoint",
+    "MessageLog": "asyncio.trace",
+    "TraceEvent": "core.trace",
+    "TracedMachine": "core.trace",
+    "describe": "core.description",
     "SystemEntropy": "asyncio.entropy",
     "FileSink": "asyncio.files",
     "FileSource": "asyncio.files",
@@ -167,6 +174,7 @@ __all__ = [
     "Link",
     "Message",
     "MessageFormatError",
+    "MessageLog",
     "NetworkError",
     "Observation",
     "OptionError",
@@ -187,6 +195,8 @@ __all__ = [
     "Source",
     "StorageError",
     "SystemEntropy",
+    "TraceEvent",
+    "TracedMachine",
     "TransferState",
     "TransmissionParameters",
     "UdpShell",
@@ -194,6 +204,7 @@ __all__ = [
     "codes",
     "contentformats",
     "decode",
+    "describe",
     "encode",
     "format_links",
     "format_uri",

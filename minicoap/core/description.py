@@ -104,14 +104,14 @@ def option_text(number: int, value: bytes) -> str:
             text = f"{block.number}, {block.size} bytes{', more to come' if block.more else ''}"
     elif number == NO_RESPONSE:
         unwanted = [f"{number}.xx" for number in (2, 4, 5) if decode_uint(value) & 1 << number - 1]
-        text = f"not {' or '.join(unwanted)}" if unwanted else "all are wanted"
+        text = ", ".join(unwanted) if unwanted else "all are wanted"
     elif form == FORMAT_UINT:
         text = f"{decode_uint(value)} {_UNITS.get(number, '')}".rstrip()
     elif form == FORMAT_STRING:
         text = printable(value.decode(errors="replace"))
     elif form == FORMAT_EMPTY and not value:
         return option_name(number)
-    return f"{option_name(number)}: {text}"
+    return f"{option_name(number)}: {text or '(empty)'}"
 
 
 def option_value(number: int, value: bytes) -> Any:
@@ -166,6 +166,8 @@ def _option_text(message: Message, number: int, value: bytes) -> str:
     is_request = codes.is_request(message.code)
     if number == OBSERVE and is_request and decode_uint(value) <= 1:
         return f"Observe: {'cancel' if decode_uint(value) else 'register'}"  # RFC 7641 §2
+    if number == SIZE2 and is_request and not decode_uint(value):
+        return "Size2: asked for"  # RFC 7959 §4
     text = option_text(number, value)
     if number == ECHO:
         # RFC 9175 §2.3, §2.2: what is to be brought back, with the same request or with the next one

@@ -66,7 +66,8 @@ class TraceEvent(NamedTuple):
         if self.message is None:
             shown = self.data[:_MALFORMED_SHOWN].hex()
             more = " ..." if len(self.data) > _MALFORMED_SHOWN else ""
-            return f"{arrow} {peer}  malformed: {self.error} | {len(self.data)} bytes {shown}{more}"
+            size = len(self.data)
+            return f"{arrow} {peer}  malformed: {self.error} | {size} byte{'s' if size != 1 else ''} {shown}{more}"
         notes = "; ".join(filter(None, (self._repetition(), self._relation(), "to the group" if self.is_group else "")))
         return f"{arrow} {peer}  {describe(self.message, self.hidden)}{f'  ({notes})' if notes else ''}"
 
