@@ -1,28 +1,25 @@
 """A CoAP endpoint in pure Python: client and server on one socket.
 
-A client in five lines::
+A server in ten lines::
+
+    import asyncio, time
+    from minicoap import Endpoint, Resource, Response, Site
+
+    async def main() -> None:
+        clock = Resource("/time", get=lambda request: Response(payload=time.strftime("%c").encode()), observable=True)
+        async with Endpoint(Site(clock)) as endpoint:
+            await endpoint.serve("coap://127.0.0.1:5683")
+            while True:
+                await asyncio.sleep(1)
+                endpoint.changed("/time")
+
+A client in five::
 
     from minicoap import Endpoint
 
     async def read() -> str:
         async with Endpoint() as endpoint:
             return (await endpoint.get("coap://127.0.0.1:5683/time")).text
-
-A server in a dozen::
-
-    import asyncio
-    from datetime import datetime
-    from minicoap import Endpoint, Request, Resource, Response, Site
-
-    def time(request: Request) -> Response:
-        return Response(payload=datetime.now().isoformat().encode())
-
-    async def main() -> None:
-        async with Endpoint(Site(Resource("/time", get=time, observable=True))) as endpoint:
-            await endpoint.serve("coap://127.0.0.1:5683")
-            while True:
-                await asyncio.sleep(1)
-                endpoint.changed("/time")
 
 Such a resource can be observed: it is shown whenever it changes::
 
@@ -31,22 +28,18 @@ Such a resource can be observed: it is shown whenever it changes::
             async for response in endpoint.observe("coap://127.0.0.1:5683/time"):
                 print(response.text)
 
-`Endpoint` is both; its methods `get`, `put`, `post`, `delete`, `fetch`, `patch`, `ipatch`, `request`, `download`,
-`upload`, `links`, `register` (with a resource directory) and `ping` are coroutines, `multicast` is an asynchronous
-iterator of what the members of a group answer, `observe` is an asynchronous iterator of the states of a resource, of
-which a slow reader gets the latest; leaving it tells the server. `changed` has a handler run again for all who observe.
-A handler is a plain function from `Request` to `Response`, or to a `Deferred` that is resolved later, or a coroutine
-function. Bodies of any size travel block by block: as bytes, or from a `Source` and into a `Sink` (a server's) or
-`ClientSink`, such as `FileSource` and `FileSink`. `download` writes a file or a sink, with several blocks under way if
-told so; it goes on where an earlier one was broken off, by a `TransferState` that can be stored, and feeds a `hashlib`
-digest on the way (`HashingSink` elsewhere). Codes, options and content formats are numbers with names in the modules
-`codes`, `options` and `contentformats`. Responses of class 4.xx and 5.xx are responses; what is raised is a
-`CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`.
+`Endpoint` asks (`request`, `get`, `put`, ..., `download`, `upload`, `observe`, `multicast`, `links`, `ping`), serves
+the `Resource` entries of a `Site` (`serve`, `join`, `changed`), or both. A handler is a function, plain or coroutine,
+from `Request` to `Response`, or to a `Deferred` that is resolved later. Bodies of any size travel block by block: as
+bytes, from a `Source`, into a `Sink` (a server's) or a `ClientSink`. Responses of class 4.xx and 5.xx are responses;
+what is raised is a `CoapError`: `UsageError`, `PeerError`, `NetworkError` or `StorageError`. Methods, codes, options
+and formats are numbers with names in the modules `codes`, `options` and `contentformats`.
 
 Underneath, `EndpointCore` is the whole protocol without a socket or a clock; `UdpShell` runs it, or any other
 `DatagramMachine`, on a UDP socket, and `minicoap.simulate` under a virtual clock over links that lose and reorder.
 
-Names are imported when they are first used: who needs the codec alone pays for no event loop.
+The manual is in docs/minicoap: how-tos whose programs are tested, a reference of every name below, what is supported of
+which RFC, tracing. Names are imported when they are first used: who needs the codec alone pays for no event loop.
 """
 
 from __future__ import annotations
@@ -60,6 +53,7 @@ if TYPE_CHECKING:
     from minicoap.asyncio.entropy import SystemEntropy
     from minicoap.asyncio.files import FileSink, FileSource
     from minicoap.asyncio.secure import SecureShell
+    from minicoap.asyncio.trace import MessageLog
     from minicoap.asyncio.udp import UdpShell, open_socket
     from minicoap.codec import codes, contentformats, options
     from minicoap.codec.linkformat import Link, format_links, parse_links
@@ -67,12 +61,14 @@ if TYPE_CHECKING:
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
     from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
     from minicoap.core.cache import Cache
+    from minicoap.core.description import describe
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.machine import DatagramMachine
     from minicoap.core.observe_client import Observation
     from minicoap.core.parameters import Limits, TransmissionParameters
     from minicoap.core.request import Deferred, Request, Response
     from minicoap.core.resource import Resource, Site
+    from minicoap.core.trace import TracedMachine, TraceEvent
     from minicoap.errors import (
         BodyError,
         CoapError,
@@ -93,6 +89,10 @@ if TYPE_CHECKING:
 # Where the names are, below `minicoap`.
 _PLACES = {
     "Endpoint": "asyncio.endpoint",
+    "MessageLog": "asyncio.trace",
+    "TraceEvent": "core.trace",
+    "TracedMachine": "core.trace",
+    "describe": "core.description",
     "SystemEntropy": "asyncio.entropy",
     "FileSink": "asyncio.files",
     "FileSource": "asyncio.files",
@@ -167,6 +167,7 @@ __all__ = [
     "Link",
     "Message",
     "MessageFormatError",
+    "MessageLog",
     "NetworkError",
     "Observation",
     "OptionError",
@@ -187,6 +188,8 @@ __all__ = [
     "Source",
     "StorageError",
     "SystemEntropy",
+    "TraceEvent",
+    "TracedMachine",
     "TransferState",
     "TransmissionParameters",
     "UdpShell",
@@ -194,6 +197,7 @@ __all__ = [
     "codes",
     "contentformats",
     "decode",
+    "describe",
     "encode",
     "format_links",
     "format_uri",

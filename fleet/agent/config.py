@@ -12,7 +12,8 @@ class AgentConfig(NamedTuple):
     received ("": on all addresses, 0: any free port). `python` is the interpreter into whose environment pip jobs
     install, `file_root` the directory that file jobs stay below (None: `files` in the data directory), `services` the
     names whose state health reports tell. `health_interval` in seconds overrides what the server asks for. `insecure`
-    allows plain CoAP to a server on another machine.
+    allows plain CoAP to a server on another machine. `debug` is how each message is shown on standard error: "text",
+    "json", or "" for not at all.
     """
 
     server: str
@@ -26,4 +27,4 @@ class AgentConfig(NamedTuple):
     services: tuple[str, ...] = ()
     health_interval: Optional[float] = None
     insecure: bool = False
-    debug: bool = False
+    debug: str = ""

@@ -34,6 +34,7 @@ from minicoap.asyncio.addresses import resolve, resolve_local
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
+from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
 from minicoap.errors import CoapError, PathError
 
@@ -106,7 +107,12 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
             agent.start()
         except OSError as error:
             raise UsageError(f"--data-dir {config.data_dir} cannot be used: {error}") from error
-        shell = UdpShell(agent, sock, loop) if secured is None else secured.run(agent, sock, loop)
+        machine: DatagramMachine = agent
+        if config.debug:
+            from minicoap.asyncio.trace import traced
+
+            machine = traced(agent, config.debug)
+        shell = UdpShell(machine, sock, loop) if secured is None else secured.run(agent, machine, sock, loop)
         processes.ended = shell.wake
         heartbeat.check, heartbeat.status = agent.check, agent.status
         print(f"node {config.node_id} on port {sock.getsockname()[1]}, server {config.server}", flush=True)

@@ -21,6 +21,7 @@ from fleet.pki.keystore import CREDENTIALS, Holder, Keystore
 from fleet.pki.renewal import KnownTime
 from minicoap.asyncio.secure import SecureShell
 from minicoap.core.entropy import Entropy
+from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path, SecurePath
 from minicoap.errors import CoapError
 from minicoap.security.sessions import SecurityLimits, server_path
@@ -70,9 +71,9 @@ class Secured:
         except InvalidError:
             return  # a newer server may say it in another way
 
-    def run(self, agent: Agent, sock: socket.socket, loop: AbstractEventLoop) -> SecureShell:
-        """Run `agent` on `sock`, and keep its certificate good."""
-        shell = SecureShell(agent, self._credentials, loop, wall=self._time.now, limits=LIMITS)
+    def run(self, agent: Agent, machine: DatagramMachine, sock: socket.socket, loop: AbstractEventLoop) -> SecureShell:
+        """Run `machine`, the agent or what is around it, on `sock`, and keep its certificate good."""
+        shell = SecureShell(machine, self._credentials, loop, wall=self._time.now, limits=LIMITS)
         shell.listen(sock, "coaps")
 
         def renewed(holder: Holder) -> None:

@@ -42,7 +42,7 @@ SETTINGS = (
     ),
     Setting("health_interval", configuration.seconds, "how often to report (default: as the server says)", "SECONDS"),
     Setting("insecure", configuration.switch, "allow plain CoAP to a server on another machine", switch="true"),
-    Setting("debug", configuration.switch, "log what is going on", switch="true"),
+    configuration.DEBUG,
 )
 
 REQUIRED = ("server", "node_id")

@@ -23,7 +23,8 @@ class Setting(NamedTuple):
     """One setting: its `name`, how to `read` a value (from text, or from what TOML has), and what its help says.
 
     `read` raises ValueError that says what is wrong and what to give. `flag` is the flag where it is not the name with
-    dashes, `is_many` lets it be given several times, `switch` is the value that a flag without argument stands for.
+    dashes, `is_many` lets it be given several times, `switch` is the value that a flag without argument stands for;
+    with a `metavar` as well the flag may have an argument, behind "=".
     """
 
     name: str
@@ -62,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser, settings: Sequence[Setting], 
         form: dict[str, Any] = {"metavar": setting.metavar, "action": "append" if setting.is_many else "store"}
         if setting.switch is not None:
             form = {"const": setting.switch, "action": "store_const"}
+            if setting.metavar is not None:
+                form = {"const": setting.switch, "nargs": "?", "metavar": setting.metavar}
         parser.add_argument(setting.flag_name, dest=setting.name, default=default, help=setting.help, **form)
     parser.add_argument(
         "--config", metavar="FILE", default=default, help="the configuration file, TOML (default: ~/.config/fleet.toml)"
@@ -183,6 +186,33 @@ def switch(value: Any) -> bool:
     if known is None:
         raise ValueError(f"{value!r} is neither true nor false; give one of them")
     return known
+
+
+def debug_form(value: Any) -> str:
+    """How messages are shown: "text" or "json"; the empty string for not at all."""
+    if value in DEBUG_FORMS:
+        return str(value)
+    try:
+        return DEBUG_FORMS[0] if switch(value) else ""
+    except ValueError:
+        raise ValueError(f"{value!r} is no way to show messages; write --debug or --debug=json") from None
+
+
+DEBUG_FORMS = ("text", "json")
+DEBUG = Setting(
+    "debug",
+    debug_form,
+    "show each message sent and received on standard error; --debug=json: for programs",
+    "json",
+    switch=DEBUG_FORMS[0],
+)
+"""What every command takes."""
+
+
+def spelt_out(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with `--debug` as `--debug=text`, so that what follows is not taken for its value."""
+    flag = DEBUG.flag_name
+    return [f"{flag}={DEBUG.switch}" if argument == flag else argument for argument in arguments]
 
 
 def _integer(value: Any) -> Optional[int]:

@@ -19,6 +19,7 @@ from fleet.cli.exitcodes import DONE, NO_ANSWER, REFUSED
 from fleet.cli.output import local_time, print_document, printable
 from fleet.cli.process import make_data_directory
 from fleet.cli.secrets import TOKEN, read_secret
+from fleet.cli.session import message_log
 from fleet.errors import FormatError, UsageError
 from fleet.host.clock import SystemClock
 from fleet.host.lock import held
@@ -33,6 +34,7 @@ from fleet.pki.keystore import CREDENTIALS, Holder, Keystore
 from fleet.pki.names import check_principal
 from fleet.pki.renewal import KnownTime
 from minicoap.asyncio.endpoint import Endpoint
+from minicoap.asyncio.trace import MessageLog
 from minicoap.codec.codes import code_name
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
 from minicoap.core.request import Response
@@ -49,7 +51,7 @@ examples:
 `fleet pki fingerprint` on the server prints the fingerprint, `fleet pki token` a token. Exit codes: 0 enrolled, 1 the
 server refused, 2 used wrongly, 3 no answer. Run it again after any interruption."""
 
-_USED = ("server", "node_id", "data_dir")
+_USED = ("server", "node_id", "data_dir", "debug")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -88,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
         # The old key proves that this is the device which had the certificate that expired.
         key = present.key if present is not None and not options.again else None
         try:
-            holder = asyncio.run(_enroll(server, keystore, settings["node_id"], fingerprint, trust, token, key))
+            trace = message_log(settings.get("debug", ""))
+            holder = asyncio.run(_enroll(server, keystore, settings["node_id"], fingerprint, trust, token, key, trace))
         except errors.NetworkError as error:
             return _fail(f"{error}; is the server running there, with CoAPS?", NO_ANSWER)
         except errors.RefusedError as error:
@@ -127,6 +130,7 @@ async def _enroll(
     trust: Optional[list[x509.Certificate]],
     token: Optional[str],
     key: Optional[PrivateKey],
+    trace: Optional[MessageLog] = None,
 ) -> Holder:
     async def waits(key: str, retry: Retry) -> None:
         print(f"{printable(retry.reason)}; the fingerprint of this device's key is\n{grouped(key)}", file=sys.stderr)
@@ -136,20 +140,22 @@ async def _enroll(
     principal = check_principal(NODE, node_id)
     if trust is None:
         # Of a server that is not verified nothing is believed but what has the fingerprint, and nothing told to it.
-        async with connected(server, None) as exchange:
+        async with connected(server, None, trace) as exchange:
             trust = read_authority(await exchange(authority_request()), fingerprint)
-    async with connected(server, trust) as exchange:
+    async with connected(server, trust, trace) as exchange:
         return await enrol(exchange, keystore, principal, trust, token=token, key=key, waits=waits)
 
 
 @asynccontextmanager
-async def connected(server: CoapUri, trust: Optional[Sequence[x509.Certificate]]) -> AsyncIterator[Exchange]:
+async def connected(
+    server: CoapUri, trust: Optional[Sequence[x509.Certificate]], trace: Optional[MessageLog] = None
+) -> AsyncIterator[Exchange]:
     """A connection to `server`, verified by `trust`, or not at all where that is None."""
     try:
         credentials = stranger_credentials(trust)
     except WrongUse as error:
         raise UsageError(str(error)) from error
-    async with Endpoint(credentials=credentials) as endpoint:
+    async with Endpoint(credentials=credentials, trace=trace) as endpoint:
 
         async def exchange(request: EstRequest) -> Response:
             try:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Optional
 
+from fleet.cli.configuration import DEBUG, spelt_out
 from fleet.cli.exitcodes import DONE, INTERRUPTED, PIPE_CLOSED, WRONG_USE
 from fleet.errors import UsageError
 
@@ -40,12 +42,17 @@ usage: fleet COMMAND [OPTION ...]
 
 {commands}
 
-`fleet COMMAND --help` says more. Exit codes: 0 done, 1 the fleet said no, 2 used wrongly, 3 no answer."""
+`fleet COMMAND --help` says more. Each takes --debug: every message sent and received, on standard error; with
+--debug=json for programs. Exit codes: 0 done, 1 the fleet said no, 2 used wrongly, 3 no answer."""
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command with `arguments`, those of the process where None, and return its exit code."""
-    name, *others = (sys.argv[1:] if arguments is None else arguments) or [""]
+    given = spelt_out(sys.argv[1:] if arguments is None else arguments)
+    # What stands before the command is the command's.
+    before = list(takewhile(lambda argument: argument.startswith(DEBUG.flag_name + "="), given))
+    name, *others = given[len(before) :] or [""]
+    others = before + others
     if name in ("-h", "--help"):
         print(_help())
         return DONE

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    configuration.add_arguments(parser, [configuration.DEBUG])
     actions = parser.add_subparsers(metavar="ACTION", title="actions", required=True)
 
     def action(name: str, command: Command, purpose: str, *, signs: bool = True) -> argparse.ArgumentParser:
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=purpose, description=f"{purpose}.", allow_abbrev=False
         )
         data_dir = next(setting for setting in SETTINGS if setting.name == "data_dir")
-        configuration.add_arguments(made, [data_dir])
+        configuration.add_arguments(made, [data_dir, configuration.DEBUG], argparse.SUPPRESS)
         made.add_argument("--json", action="store_true", help="print a document, for programs")
         if signs:
             made.add_argument("--passphrase-file", metavar="FILE", help="holds the passphrase of the authority's key")

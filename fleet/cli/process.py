@@ -8,11 +8,16 @@ import os
 from fleet.errors import UsageError
 
 
-def begin_log(debug: bool) -> None:
-    """Log to standard error: what goes wrong, with `debug` what goes on too."""
+def begin_log(debug: str) -> None:
+    """Log to standard error: what goes wrong, with `debug` what goes on too; "json" has each record as a document."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    if debug == "json":
+        from fleet.cli.jsonlog import JsonFormatter
+
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
 
 
 def make_data_directory(directory: str) -> None:

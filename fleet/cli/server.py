@@ -26,7 +26,7 @@ SETTINGS = (
     Setting("artifact_quota", configuration.size, "the most that the store may hold (default: 8 GiB)", "BYTES"),
     Setting("max_nodes", configuration.count, "the most nodes that may be registered (default: 200000)", "NUMBER"),
     Setting("push", configuration.switch, "give nodes no hints of jobs that wait", flag="--no-push", switch="false"),
-    Setting("debug", configuration.switch, "log what is going on", switch="true"),
+    configuration.DEBUG,
 )
 
 

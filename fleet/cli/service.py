@@ -54,6 +54,8 @@ def main(role: str, settings: Sequence[Setting], arguments: Sequence[str]) -> in
             parser.add_argument("--socket", action="store_true", help="let systemd open the port, in a .socket unit")
             parser.add_argument("--passphrase-file", metavar="FILE", help="of the authority's key, if it has one")
         configuration.add_arguments(parser, settings)
+    else:
+        configuration.add_arguments(parser, [configuration.DEBUG])
     options = parser.parse_args(others)
     if not _NAME.fullmatch(options.name):
         raise UsageError(f"--name {options.name}: letters, digits, '_', '.' and '-' make a name; give such a one")
@@ -160,7 +162,7 @@ def _flags(settings: Sequence[Setting], options: argparse.Namespace) -> list[str
         value = getattr(options, setting.name)
         if value is None:
             continue
-        if setting.switch is not None:
+        if setting.switch == value:
             flags.append(setting.flag_name)
             continue
         for item in value if setting.is_many else [value]:

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from fleet import errors
 from fleet.cli import configuration
@@ -17,6 +17,9 @@ from fleet.operator.client import Answer, Fleet, parse_server
 from fleet.operator.credentials import default_directory, load_operator
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec.codes import code_name
+
+if TYPE_CHECKING:
+    from minicoap.asyncio.trace import MessageLog
 
 DEFAULT_SERVER = "coap://127.0.0.1:5683"
 
@@ -38,6 +41,7 @@ SETTINGS = (
         "the directory with your certificate, for coaps:// (default: ~/.config/fleet/credentials)",
         "DIR",
     ),
+    configuration.DEBUG,
 )
 
 Command = Callable[[Fleet, argparse.Namespace], Awaitable[int]]
@@ -123,13 +127,22 @@ def refusal_text(error: errors.PeerError) -> str:
     return f"{text}\n  field: {printable(field)}" if field else text
 
 
+def message_log(form: str) -> Optional[MessageLog]:
+    """Return what shows each message as `--debug` was given; None where it was not."""
+    if not form:
+        return None
+    from minicoap.asyncio.trace import MessageLog
+
+    return MessageLog(form)
+
+
 async def _connected(command: Command, options: argparse.Namespace) -> int:
     settings = configuration.resolve("operator", SETTINGS, options)
     server = settings.get("server", DEFAULT_SERVER)
     credentials = None
     if parse_server(server).scheme == "coaps":
         credentials = load_operator(settings.get("credentials", default_directory()))
-    async with Endpoint(credentials=credentials) as endpoint:
+    async with Endpoint(credentials=credentials, trace=message_log(settings.get("debug", ""))) as endpoint:
         return await command(Fleet(endpoint, server), options)
 
 

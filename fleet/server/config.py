@@ -15,7 +15,8 @@ class ServerConfig(NamedTuple):
     `host` and `port` are where it listens (0: any free port), `secure_port` is that of CoAPS; `data_dir` where it keeps
     everything. `health_interval`, in seconds, is what nodes are told; a node not heard of for three of them is offline.
     `artifact_quota`, in bytes, bounds the firmware store, `max_nodes` the nodes that may be registered. Without `push`
-    nodes learn of jobs when they report.
+    nodes learn of jobs when they report. `debug` is how each message is shown on standard error: "text", "json", or ""
+    for not at all.
     """
 
     host: str = "127.0.0.1"
@@ -26,5 +27,5 @@ class ServerConfig(NamedTuple):
     health_interval: float = 60.0
     artifact_quota: int = 8 * 1024 * 1024 * 1024
     max_nodes: int = 200_000
-    debug: bool = False
+    debug: str = ""
     secure_port: int = DEFAULT_SECURE_PORT

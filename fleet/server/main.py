@@ -33,6 +33,7 @@ from fleet.server.store.interface import Post
 from fleet.server.store.sqlite import SqliteLedger
 from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.udp import UdpShell
+from minicoap.core.machine import DatagramMachine
 from minicoap.errors import CoapError
 
 if TYPE_CHECKING:
@@ -118,7 +119,12 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
         server.start(ready.set)
         await ready.wait()
         successor = listening.duplicate()
-        shell = _run_on(listening, server, certification, loop)
+        machine: DatagramMachine = server
+        if config.debug:
+            from minicoap.asyncio.trace import traced
+
+            machine = traced(server, config.debug)
+        shell = _run_on(listening, machine, certification, loop)
         heartbeat = Heartbeat(manager, loop, server.check, server.status)
         try:
             _announce(config, uris)
@@ -182,12 +188,15 @@ def _open_certification(
 
 
 def _run_on(
-    listening: Listening, server: Server, certification: Optional[Certification], loop: asyncio.AbstractEventLoop
+    listening: Listening,
+    machine: DatagramMachine,
+    certification: Optional[Certification],
+    loop: asyncio.AbstractEventLoop,
 ) -> Shell:
-    """Run the server on its sockets."""
+    """Run the server's machine on its sockets."""
     if certification is None:
         assert listening.plain is not None
-        return UdpShell(server, listening.plain, loop)
+        return UdpShell(machine, listening.plain, loop)
     from fleet.pki.connection import known_time, renew, server_credentials
     from minicoap.asyncio.secure import SecureShell
 
@@ -195,7 +204,7 @@ def _run_on(
         credentials = server_credentials(certification.holder, certification.is_revoked)
     except CoapError as error:
         raise UsageError(str(error)) from error
-    shell = SecureShell(server, credentials, loop, wall=known_time(SystemClock()))
+    shell = SecureShell(machine, credentials, loop, wall=known_time(SystemClock()))
     for scheme, sock in listening.by_scheme().items():
         shell.listen(sock, scheme)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
@@ -43,8 +44,12 @@ from minicoap.errors import (
 
 if TYPE_CHECKING:
     from minicoap.asyncio.secure import SecureShell
+    from minicoap.core.entropy import Entropy
+    from minicoap.core.trace import Trace, TracedMachine
     from minicoap.security.credentials import Credentials
     from minicoap.security.sessions import SecurityLimits
+
+    Machine = Union[EndpointCore, TracedMachine]
 
 _REACHED = 1024  # names whose working address is remembered
 
@@ -59,9 +64,11 @@ class Endpoint:
     which runs in a task of its own; a plain function answers several times as many requests.
 
     `parameters` and `limits` are the protocol's times and the bounds of memory (see `TransmissionParameters`,
-    `Limits`); with a `cache`, fresh responses are not asked for again. Every request returns a `Response`, whatever its
-    code: 4.xx and 5.xx are responses. Raised are UsageError for what cannot work, PathError, RequestTimeout and other
-    NetworkErrors where no answer came, PeerError for one that broke the protocol, StorageError where a file failed.
+    `Limits`); with a `cache`, fresh responses are not asked for again. `trace` is called with a `TraceEvent` for each
+    message sent and received, as a `MessageLog` may be; tokens and message IDs come from `entropy`. Every request
+    returns a `Response`, whatever its code: 4.xx and 5.xx are responses. Raised are UsageError for what cannot work,
+    PathError, RequestTimeout and other NetworkErrors where no answer came, PeerError for one that broke the protocol,
+    StorageError where a file failed.
     With `credentials` it speaks `coaps` too, as a client and as a server (see `minicoap.security.credentials`);
     `security_limits` bound its sessions. SecurityError is raised where they cannot be agreed on.
 
@@ -78,8 +85,17 @@ class Endpoint:
         cache: Optional[Cache] = None,
         credentials: Optional[Credentials] = None,
         security_limits: Optional[SecurityLimits] = None,
+        trace: Optional[Trace] = None,
+        entropy: Optional[Entropy] = None,
     ) -> None:
-        self.core = EndpointCore(SystemEntropy(), site=site, parameters=parameters, limits=limits, cache=cache)
+        self.core = EndpointCore(
+            SystemEntropy() if entropy is None else entropy,
+            site=site,
+            parameters=parameters,
+            limits=limits,
+            cache=cache,
+        )
+        self._machine: Machine = self.core if trace is None else _traced(self.core, trace)
         self._credentials = credentials
         self._security_limits = security_limits
         self._secure: Optional[SecureShell] = None  # made with the first socket, if there are credentials
@@ -148,7 +164,7 @@ class Endpoint:
         target = self._parse(uri)
         if self._shell is None:
             raise UsageError("call serve first: answers to a group's requests come from there")
-        join(self.core, self._shell, target, interface)
+        join(self._machine.multicast_received, self._shell, target, interface)
 
     @property
     def local_uri(self) -> str:
@@ -515,13 +531,13 @@ class Endpoint:
         """Run the core on `sock`, with DTLS under it if there are credentials; requests of `scheme` are served."""
         loop = asyncio.get_running_loop()
         if self._credentials is None:
-            return UdpShell(self.core, sock, loop, serves=serves)
+            return UdpShell(self._machine, sock, loop, serves=serves)
         if self._secure is None:
             from minicoap.asyncio.secure import SecureShell
             from minicoap.security.sessions import SecurityLimits
 
             limits = self._security_limits or SecurityLimits()
-            self._secure = self._reach.secure = SecureShell(self.core, self._credentials, loop, limits=limits)
+            self._secure = self._reach.secure = SecureShell(self._machine, self._credentials, loop, limits=limits)
         return self._secure.listen(sock, scheme, serves=serves)
 
     def _parse(self, uri: str) -> CoapUri:
@@ -529,3 +545,9 @@ class Endpoint:
         if target.scheme == "coaps" and self._credentials is None:
             raise UsageError(f"{uri}: coaps needs credentials: Endpoint(credentials=Credentials(...))")
         return target
+
+
+def _traced(core: EndpointCore, trace: Trace) -> TracedMachine:
+    from minicoap.core.trace import TracedMachine
+
+    return TracedMachine(core, trace, time.monotonic)

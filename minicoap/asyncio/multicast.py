@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from minicoap.asyncio.addresses import resolve
 from minicoap.asyncio.groups import interface_index, is_group, open_group_socket, send_by
@@ -17,10 +17,12 @@ from minicoap.errors import CoapError, PathError, UsageError
 
 Answers = asyncio.Queue[Union[tuple[str, Response], CoapError, None]]
 """A member's URI and its response; the error that ended the request; None for its end."""
+Received = Callable[[bytes, Path, float], None]
+"""What takes a datagram, where it came from, and when."""
 
 
-def join(core: EndpointCore, shell: UdpShell, target: CoapUri, interface: Optional[str]) -> None:
-    """Have `shell` hear what is sent to the group of `target`, too."""
+def join(received: Received, shell: UdpShell, target: CoapUri, interface: Optional[str]) -> None:
+    """Have `shell` hear what is sent to the group of `target`, too, and hand that to `received`."""
     uri = format_uri(target)
     target, index = _with_interface(target, interface)
     if ":" in target.host and shell.family != socket.AF_INET6:
@@ -29,7 +31,7 @@ def join(core: EndpointCore, shell: UdpShell, target: CoapUri, interface: Option
         sock = open_group_socket(target.host.partition("%")[0], target.port, index, shell.main_socket)
     except OSError as error:
         raise PathError(f"cannot join {uri}: {error.strerror}", error) from error
-    shell.join(sock, core.multicast_received)
+    shell.join(sock, received)
 
 
 async def ask(

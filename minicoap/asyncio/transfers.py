@@ -45,7 +45,8 @@ async def download(send: Send, uri: str, sink: ClientSink, state: TransferState,
     arguments = dict(options.arguments)
     offset = state.resume_at
     if offset:
-        arguments["szx"] = min(arguments.get("szx", state.szx), state.szx)
+        wanted = arguments.get("szx")
+        arguments["szx"] = state.szx if wanted is None else min(wanted, state.szx)
         arguments["etag"] = state.etag
     return await send(
         codes.GET,

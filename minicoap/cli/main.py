@@ -1,33 +1,40 @@
 """`minicoap get|put|post|delete|fetch|patch|ipatch|observe|discover|ping URI`: what to ask of any CoAP server.
 
 The payload of a success goes to standard output, all else to standard error. Exit codes: 0 success, 1 a 4.xx or 5.xx
-response, 2 wrong use, 3 no answer.
+response, 2 wrong use, 3 no answer, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any, Optional, Union
 
 from minicoap.asyncio.endpoint import Endpoint
+from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSink, FileSource
+from minicoap.asyncio.groups import is_group
 from minicoap.asyncio.partfile import discard_part
-from minicoap.cli.output import ProgressLine, link_table, printable, status_lines
+from minicoap.cli.arguments import METHODS, WITH_PAYLOAD, parser, spelt_out
+from minicoap.cli.output import (
+    ProgressLine,
+    link_document,
+    link_table,
+    response_document,
+    status_lines,
+)
 from minicoap.codec import codes, contentformats
-from minicoap.codec.linkformat import parse_links
+from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.uri import format_uri, parse_uri
 from minicoap.core.body import Source
-from minicoap.core.congestion import LARGEST_WINDOW
+from minicoap.core.description import printable
 from minicoap.core.request import Response
-from minicoap.errors import CoapError, RequestTimeout, StorageError, UsageError
-
-if TYPE_CHECKING:
-    from minicoap.security.credentials import Credentials
+from minicoap.errors import CoapError, PeerError, RequestTimeout, StorageError, UsageError
 
 SUCCESS = 0
 REFUSED = 1
@@ -35,21 +42,12 @@ WRONG_USE = 2
 NO_ANSWER = 3
 INTERRUPTED = 130  # as a shell reports a program ended by SIGINT
 
-_METHODS = {
-    "get": (codes.GET, "read a resource"),
-    "put": (codes.PUT, "write a resource"),
-    "post": (codes.POST, "have a resource process a payload"),
-    "delete": (codes.DELETE, "remove a resource"),
-    "fetch": (codes.FETCH, "read the part of a resource that a payload describes"),
-    "patch": (codes.PATCH, "change a resource as a payload says"),
-    "ipatch": (codes.IPATCH, "change a resource as a payload says that may be repeated"),
-}
-_WITH_PAYLOAD = ("put", "post", "fetch", "patch", "ipatch")
+_SILENCE = 2.0  # seconds to wait for a response of a class that was not declined, where no --timeout is given
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command with `arguments`, those of the process where None, and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(spelt_out(sys.argv[1:] if arguments is None else arguments))
     try:
         return asyncio.run(_run(options))
     except KeyboardInterrupt:
@@ -64,57 +62,59 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with Endpoint(credentials=_credentials(options)) as endpoint:
+    async with _endpoint(options) as endpoint:
         if options.command == "ping":
             return await _ping(endpoint, options)
         if options.command == "discover":
             return await _discover(endpoint, options)
         if options.command == "observe":
             return await _observe(endpoint, options)
+        if is_group(parse_uri(options.uri).host):
+            return await _ask_group(endpoint, options)
         return await _request(endpoint, options)
 
 
-def _credentials(options: argparse.Namespace) -> Optional[Credentials]:
-    if parse_uri(options.uri).scheme != "coaps":
-        return None
-    if options.ca is None and options.fingerprint is None:
-        raise UsageError(f"{options.uri}: say whom to believe, --ca FILE or --fingerprint SHA256")
-    from minicoap.asyncio.credentials import load_credentials
+def _endpoint(options: argparse.Namespace) -> Endpoint:
+    arguments: dict[str, Any] = {}
+    if options.debug:
+        from minicoap.asyncio.trace import MessageLog
 
-    return load_credentials(
-        certificate=options.cert, key=options.key, trust=options.ca, fingerprint=options.fingerprint or ""
-    )
+        arguments["trace"] = MessageLog(options.debug)
+    if getattr(options, "token", None) is not None:
+        arguments["entropy"] = _FirstToken(options.token)
+    if parse_uri(options.uri).scheme == "coaps":
+        if not (options.ca or options.fingerprint or options.unverified):
+            raise UsageError("how is the server to be believed? Give --ca FILE or --fingerprint HEX, or --unverified")
+        from minicoap.asyncio.credentials import load_credentials
+
+        arguments["credentials"] = load_credentials(
+            certificate=options.cert,
+            key=options.key,
+            trust=options.ca,
+            fingerprint=options.fingerprint or "",
+            verify_server=not options.unverified,
+        )
+    return Endpoint(**arguments)
 
 
 async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
-    code, _ = _METHODS[options.command]
+    code, _ = METHODS[options.command]
     if options.command == "get" and options.output is not None:
         return await _download(endpoint, options)
     with ExitStack() as files:
         sink = None
         if options.output is not None:
             sink = files.enter_context(FileSink(options.output))
-        payload: Union[bytes, Source] = b""
-        content_format = None
-        if options.command in _WITH_PAYLOAD:
-            payload = _payload(options, files)
-            content_format = options.content_format
-        common = {
-            "accept": options.accept,
-            "confirmable": not (options.non or options.qblock),
-            "timeout": options.timeout,
-            "qblock": options.qblock,
-        }
-        if options.command in _WITH_PAYLOAD and options.file is not None:
+        payload, content_format = _content(options, files)
+        common = {**_common(options), "content_format": content_format, "sink": sink}
+        if options.no_response:
+            common.update(no_response=options.no_response, timeout=options.timeout or _SILENCE)
+        if options.command in WITH_PAYLOAD and options.file is not None:
             with ProgressLine(sys.stderr) as line:
-                response = await endpoint.upload(
-                    options.uri, payload, code=code, content_format=content_format, sink=sink, progress=line, **common
-                )
+                response = await endpoint.upload(options.uri, payload, code=code, progress=line, **common)
         else:
             window = options.window if options.command == "get" else 1
-            response = await endpoint.request(
-                code, options.uri, payload, content_format=content_format, sink=sink, window=window, **common
-            )
+            response = await endpoint.request(code, options.uri, payload, window=window, **common)
     return _show(response, options)
 
 
@@ -123,41 +123,89 @@ async def _download(endpoint: Endpoint, options: argparse.Namespace) -> int:
         discard_part(options.output)
     with ProgressLine(sys.stderr) as line:
         response = await endpoint.download(
-            options.uri,
-            options.output,
-            restart=True,
-            window=options.window,
-            qblock=options.qblock,
-            progress=line,
-            accept=options.accept,
-            confirmable=not (options.non or options.qblock),
-            timeout=options.timeout,
+            options.uri, options.output, restart=True, window=options.window, progress=line, **_common(options)
         )
     return _show(response, options)
+
+
+async def _ask_group(endpoint: Endpoint, options: argparse.Namespace) -> int:
+    """Show what each member of a group answers, with its URI."""
+    if options.output is not None:
+        raise UsageError("a group gives many answers, and --output takes one; ask a member by its own address")
+    code, _ = METHODS[options.command]
+    with ExitStack() as files:
+        payload, content_format = _content(options, files)
+        content = payload if isinstance(payload, bytes) else payload.read_at(0, payload.size)
+    found = []
+    async for member, response in endpoint.multicast(
+        options.uri,
+        code=code,
+        payload=content,
+        content_format=content_format,
+        accept=options.accept,
+        options=options.options,
+        duration=options.timeout,
+        interface=options.interface,
+    ):
+        found.append(response.is_success)
+        _show(response, options, member=member)
+    return _verdict(found)
 
 
 async def _discover(endpoint: Endpoint, options: argparse.Namespace) -> int:
     target = parse_uri(options.uri)
     path = target.path or (".well-known", "core")
     query = target.query if options.filter is None else (*target.query, options.filter)
+    uri = format_uri(target._replace(path=path, query=query))
+    if is_group(target.host):
+        return await _discover_group(endpoint, uri, options)
     response = await endpoint.get(
-        format_uri(target._replace(path=path, query=query)),
+        uri,
         accept=contentformats.LINK_FORMAT,
         confirmable=not options.non,
         timeout=options.timeout,
+        options=options.options,
     )
     if not response.is_success:
         return _show(response, options)
     if options.verbose:
         _tell(*status_lines(response))
-    for line in link_table(parse_links(response.text)):
-        print(line)
+    _show_links([("", link) for link in parse_links(response.text)], options)
     return SUCCESS
+
+
+async def _discover_group(endpoint: Endpoint, uri: str, options: argparse.Namespace) -> int:
+    found = []
+    links: list[tuple[str, Link]] = []
+    async for member, response in endpoint.multicast(
+        uri,
+        accept=contentformats.LINK_FORMAT,
+        options=options.options,
+        duration=options.timeout,
+        interface=options.interface,
+    ):
+        found.append(response.is_success)
+        if options.verbose:
+            _tell(member, *status_lines(response))
+        if response.is_success:
+            try:
+                links += [(member, link) for link in parse_links(response.text)]
+            except PeerError as error:  # one of many
+                _tell(f"{member}: {error}")
+    if links:
+        _show_links(links, options)
+    return _verdict(found)
 
 
 async def _observe(endpoint: Endpoint, options: argparse.Namespace) -> int:
     seen = 0
-    states = endpoint.observe(options.uri, accept=options.accept, confirmable=not options.non)
+    states = endpoint.observe(
+        options.uri,
+        accept=options.accept,
+        confirmable=not options.non,
+        options=options.options,
+        timeout=options.timeout,
+    )
 
     async def show() -> int:
         nonlocal seen
@@ -171,10 +219,10 @@ async def _observe(endpoint: Endpoint, options: argparse.Namespace) -> int:
         return SUCCESS
 
     try:
-        return await asyncio.wait_for(show(), options.timeout)
+        return await asyncio.wait_for(show(), options.duration)
     except asyncio.TimeoutError:
         if not seen:
-            raise RequestTimeout(f"no answer within {options.timeout} s") from None
+            raise RequestTimeout(f"no answer within {options.duration:g} s") from None
         return SUCCESS
     finally:
         await states.aclose()
@@ -182,33 +230,112 @@ async def _observe(endpoint: Endpoint, options: argparse.Namespace) -> int:
 
 async def _ping(endpoint: Endpoint, options: argparse.Namespace) -> int:
     seconds = await endpoint.ping(options.uri, timeout=options.timeout)
-    print(f"pong after {seconds * 1000:.1f} ms")
+    if options.json:
+        _print_json({"uri": options.uri, "seconds": round(seconds, 6)})
+    else:
+        print(f"pong after {seconds * 1000:.1f} ms")
     return SUCCESS
 
 
-def _show(response: Response, options: argparse.Namespace, *, is_one_of_many: bool = False) -> int:
+def _common(options: argparse.Namespace) -> dict[str, Any]:
+    """What all kinds of requests are told."""
+    return {
+        "accept": options.accept,
+        "confirmable": not (options.non or options.qblock),
+        "timeout": options.timeout,
+        "options": options.options,
+        "szx": options.szx,
+        "qblock": options.qblock,
+    }
+
+
+def _show(response: Response, options: argparse.Namespace, *, is_one_of_many: bool = False, member: str = "") -> int:
+    if response.code == codes.EMPTY:  # RFC 7967
+        _tell("no response, as asked for")
+        return SUCCESS
+    code = SUCCESS if response.is_success else REFUSED
+    if options.json:
+        _print_json(response_document(response, member or options.uri))
+        return code
     payload = response.body
+    name = " ".join(filter(None, (codes.code_name(response.code), printable(response.location))))
+    if member:
+        _print(f"{member}  {name}")
     if options.verbose:
         _tell(*status_lines(response))
-    elif not response.is_success or not (payload or is_one_of_many or options.output):
-        _tell(" ".join(filter(None, (codes.code_name(response.code), printable(response.location)))))
-    if not response.is_success:
+    elif not member and (code != SUCCESS or not (payload or is_one_of_many or options.output)):
+        _tell(name)
+    if code != SUCCESS and not member:
         if payload:
-            _tell(response.text)
-        return REFUSED
+            _tell(_lines(response.text))
+        return code
     sys.stdout.buffer.write(payload)
-    if (is_one_of_many or (payload and sys.stdout.isatty())) and not payload.endswith(b"\n"):
+    is_line = is_one_of_many or (payload and (member or sys.stdout.isatty()))
+    if is_line and not payload.endswith(b"\n"):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.flush()
-    return SUCCESS
+    return code
 
 
-def _payload(options: argparse.Namespace, files: ExitStack) -> Union[bytes, Source]:
+def _show_links(links: Sequence[tuple[str, Link]], options: argparse.Namespace) -> None:
+    if options.json:
+        for member, link in links:
+            _print_json(link_document(link, member or options.uri))
+    else:
+        for line in link_table(links):
+            _print(line)
+
+
+def _content(options: argparse.Namespace, files: ExitStack) -> tuple[Union[bytes, Source], Optional[int]]:
+    """Return what is sent, and its format."""
+    if options.command not in WITH_PAYLOAD:
+        return b"", None
+    content_format: Optional[int] = options.content_format
     if options.file == "-":
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(), content_format
     if options.file is not None:
-        return files.enter_context(FileSource(options.file))
-    return b"" if options.payload is None else options.payload.encode(errors="surrogateescape")
+        return files.enter_context(FileSource(options.file)), content_format
+    return b"" if options.payload is None else options.payload.encode(errors="surrogateescape"), content_format
+
+
+class _FirstToken:
+    """Randomness of the system, but for the first token of this length that is asked for."""
+
+    LENGTH = 4  # bytes, of the tokens that an endpoint draws
+
+    def __init__(self, token: bytes) -> None:
+        self._token: Optional[bytes] = token
+        self._entropy = SystemEntropy()
+        self.uniform = self._entropy.uniform
+        self.integer = self._entropy.integer
+
+    def token(self, length: int) -> bytes:
+        token = self._token if length == self.LENGTH else None
+        if token is None:
+            return self._entropy.token(length)
+        self._token = None
+        return token
+
+
+def _verdict(found: Sequence[bool]) -> int:
+    """The exit code after the answers of a group, of which these were successes."""
+    if not found:
+        _tell("minicoap: no member of the group answered")
+        return NO_ANSWER
+    return SUCCESS if any(found) else REFUSED
+
+
+def _lines(text: str) -> str:
+    """Text of several lines, with what could steer a terminal made visible."""
+    return "\n".join(map(printable, text.splitlines()))
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document), flush=True)
 
 
 def _tell(*lines: str) -> None:
@@ -218,95 +345,6 @@ def _tell(*lines: str) -> None:
 def _fail(error: CoapError, code: int) -> int:
     _tell(f"minicoap: {error}")
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="minicoap",
-        description="Talk to a CoAP server (RFC 7252).",
-        epilog="Exit codes: 0 success, 1 the server refused (4.xx, 5.xx), 2 wrong use, 3 no answer.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (_, purpose) in _METHODS.items():
-        command = _command(commands, name, purpose)
-        command.add_argument("--accept", metavar="FORMAT", type=_format, help="the format wanted: json, cbor, 50, …")
-        command.add_argument("-o", "--output", metavar="FILE", help="write the payload to FILE, block by block")
-        command.add_argument(
-            "--qblock", action="store_true",
-            help="send blocks ten at a time, without an answer to each, if the server does so too (RFC 9177)",
-        )  # fmt: skip
-        if name == "get":
-            command.add_argument(
-                "--resume", action="store_true", help="go on with FILE.part if an earlier attempt left it"
-            )
-            command.add_argument(
-                "--window", metavar="N", type=_window, default=1,
-                help="have up to N blocks under way at once, as many as the network bears (1)",
-            )  # fmt: skip
-        if name in _WITH_PAYLOAD:
-            source = command.add_mutually_exclusive_group()
-            source.add_argument("--payload", metavar="TEXT", help="what to send")
-            source.add_argument("--file", metavar="FILE", help="send a file, of any size; - is standard input")
-            command.add_argument(
-                "--content-format", metavar="FORMAT", type=_format, help="what the payload is: json, cbor, 50, …"
-            )
-    observe = _command(
-        commands, "observe", "show a resource whenever it changes (RFC 7641)", timeout="stop after so long"
-    )
-    observe.add_argument("--accept", metavar="FORMAT", type=_format, help="the format wanted: json, cbor, 50, …")
-    observe.add_argument("--count", metavar="N", type=_count, help="stop after N states")
-    discover = _command(commands, "discover", "list a server's resources (RFC 6690)")
-    discover.add_argument("--filter", metavar="NAME=VALUE", help="only those that match: rt=temperature*, href=/a/*")
-    _command(commands, "ping", "see whether a CoAP endpoint is there, and how far")
-    return parser
-
-
-def _command(
-    commands: Any, name: str, purpose: str, timeout: str = "the most that an answer may take"
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=purpose, description=purpose[0].upper() + purpose[1:] + "."
-    )
-    command.add_argument("uri", metavar="URI", help="coap://host[:port][/path][?query], or coaps://")
-    command.add_argument("--timeout", metavar="SECONDS", type=_seconds, help=timeout)
-    security = command.add_argument_group("coaps")
-    security.add_argument("--ca", metavar="FILE", help="certificates of the authorities that servers have theirs from")
-    security.add_argument("--fingerprint", metavar="SHA256", help="the server's certificate, whoever it is from")
-    security.add_argument("--cert", metavar="FILE", help="our certificate, in PEM")
-    security.add_argument("--key", metavar="FILE", help="its private key, in PEM")
-    if name != "ping":
-        command.add_argument("--non", action="store_true", help="send non-confirmable messages: once, come what may")
-        command.add_argument("-v", "--verbose", action="store_true", help="show the response's code and options")
-    return command
-
-
-def _format(text: str) -> int:
-    number = contentformats.content_format_number(text)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number up to 65535 nor a registered media type")
-    return number
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
-
-
-def _window(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= LARGEST_WINDOW:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of blocks from 1 to {LARGEST_WINDOW}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
 
 
 if __name__ == "__main__":

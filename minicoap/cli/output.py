@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Sequence
-from typing import Optional, TextIO
+from typing import Any, Optional, TextIO
 
-from minicoap.codec.codes import code_name
+from minicoap.codec.codes import code_name, code_text
 from minicoap.codec.contentformats import content_format_name
 from minicoap.codec.linkformat import Link
-from minicoap.codec.options import (
-    ACCEPT,
-    BLOCK1,
-    BLOCK2,
-    CONTENT_FORMAT,
-    DEFINITIONS,
-    FORMAT_EMPTY,
-    FORMAT_STRING,
-    FORMAT_UINT,
-    Q_BLOCK1,
-    Q_BLOCK2,
-    decode_uint,
-    option_name,
-)
-from minicoap.core.body import TransferState, decode_block
+from minicoap.codec.options import option_name
+from minicoap.core.body import TransferState
+from minicoap.core.description import option_text, option_value, printable
 from minicoap.core.request import Response
 
-_COLUMNS = ("rt", "if", "ct", "title")  # of `discover`, besides the path
+_COLUMNS = ("rt", "if", "ct", "sz", "obs", "title")  # of `discover`, besides the path
 
 
 def status_lines(response: Response) -> list[str]:
@@ -34,37 +23,61 @@ def status_lines(response: Response) -> list[str]:
     return [code_name(response.code), *(f"  {option_text(number, value)}" for number, value in response.options.items)]
 
 
-def option_text(number: int, value: bytes) -> str:
-    """Return an option as "Name: value": formats and blocks spelt out, opaque values in hexadecimal."""
-    definition = DEFINITIONS.get(number)
-    text = value.hex()
-    if number in (CONTENT_FORMAT, ACCEPT):
-        text = content_format_name(decode_uint(value))
-    elif number in (BLOCK1, BLOCK2, Q_BLOCK1, Q_BLOCK2):
-        block = decode_block(decode_uint(value))
-        if block is not None:
-            text = f"{block.number}, {block.size} bytes{', more to come' if block.more else ''}"
-    elif definition is not None and definition.format == FORMAT_UINT:
-        text = str(decode_uint(value))
-    elif definition is not None and definition.format == FORMAT_STRING:
-        text = printable(value.decode(errors="replace"))
-    elif definition is not None and definition.format == FORMAT_EMPTY and not value:
-        return option_name(number)
-    return f"{option_name(number)}: {text}"
+def response_document(response: Response, uri: str) -> dict[str, Any]:
+    """Return a response for programs: its payload as `text` if it is UTF-8, else in base64 as `data`."""
+    document: dict[str, Any] = {
+        "uri": uri,
+        "code": code_text(response.code),
+        "name": code_name(response.code),
+        "options": [
+            {"number": number, "name": option_name(number), "value": option_value(number, value)}
+            for number, value in response.options.items
+        ],
+    }
+    try:
+        document["text"] = response.body.decode()
+    except UnicodeDecodeError:
+        document["data"] = b64encode(response.body).decode()
+    return document
 
 
-def link_table(links: Sequence[Link]) -> list[str]:
-    """Return a table of links: the path and, where any link has them, type, interface, formats and title."""
-    names = [name for name in _COLUMNS if any(link.get(name) for link in links)]
-    rows = [["path", *names]]
-    rows += [[printable(link.target), *(printable(link.get(name) or "") for name in names)] for link in links]
+def link_document(link: Link, uri: str) -> dict[str, Any]:
+    """Return a link that `uri` answered with, for programs; an attribute without value is null."""
+    return {"uri": uri, "target": link.target, "attributes": [list(attribute) for attribute in link.attributes]}
+
+
+def link_table(links: Sequence[tuple[str, Link]]) -> list[str]:
+    """Return a table of links: the path and, where any link has them, type, interface, formats, size and title.
+
+    Before each link stands who answered with it, where that is not the same for all and empty.
+    """
+    names = [name for name in _COLUMNS if any(name in dict(link.attributes) for _, link in links)]
+    members = ["member"] if any(member for member, _ in links) else []
+    rows = [[*members, "path", *names]]
+    for member, link in links:
+        cells = [printable(link.target), *(printable(_cell(link, name)) for name in names)]
+        rows.append([member, *cells] if members else cells)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def printable(text: str) -> str:
-    """Return `text` with what could steer a terminal made visible."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+def _cell(link: Link, name: str) -> str:
+    """An attribute as people read it: formats by name, a mark where it is there and has no value."""
+    attributes = dict(link.attributes)
+    if name not in attributes:
+        return ""
+    value = attributes[name]
+    if name == "ct" and value is not None:
+        return " ".join(_format_name(word) for word in value.split())
+    return "yes" if value is None else value
+
+
+def _format_name(word: str) -> str:
+    """A format without what most have in common; a number without a name as it is."""
+    if not (word.isascii() and word.isdigit()) or len(word) > 5:
+        return word
+    name = content_format_name(int(word))
+    return word if name.startswith("Content-Format ") else name.partition(";")[0].removeprefix("application/")
 
 
 class ProgressLine:

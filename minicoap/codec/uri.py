@@ -8,7 +8,7 @@ link-local IPv6 address follows "%" ("fe80::1%eth0"), which a URI writes as "%25
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from minicoap.errors import UsageError
 
@@ -66,13 +66,13 @@ def format_uri(uri: CoapUri) -> str:
     return f"{uri.scheme}://{host}{port}{format_path(uri.path)}{format_query(uri.query)}"
 
 
-def format_path(path: Sequence[str]) -> str:
-    """Return the segments percent-encoded behind a "/" each; "/" alone for none."""
+def format_path(path: Sequence[Union[str, bytes]]) -> str:
+    """Return the segments percent-encoded behind a "/" each; "/" alone for none. Bytes need not be UTF-8."""
     return "".join("/" + _encode(segment, _PATH_SAFE) for segment in path) or "/"
 
 
-def format_query(query: Sequence[str]) -> str:
-    """Return the arguments percent-encoded behind "?" and "&"; the empty string for none."""
+def format_query(query: Sequence[Union[str, bytes]]) -> str:
+    """Return the arguments percent-encoded behind "?" and "&"; the empty string for none. Bytes need not be UTF-8."""
     return "?" + "&".join(_encode(argument, _QUERY_SAFE) for argument in query) if query else ""
 
 
@@ -92,6 +92,8 @@ def _parse_authority(authority: str, text: str) -> tuple[str, Optional[int]]:
         if not bracket or (tail and not tail.startswith(":")):
             raise UsageError(f"URI {text!r}: an IPv6 address stands in [brackets]")
         address, percent, zone = literal.partition("%25")
+        if "%" in literal and not percent:
+            raise UsageError(f"URI {text!r}: a zone stands behind %25, as in [fe80::1%25eth0]")  # RFC 6874 §2
         if ":" not in address or address.strip("0123456789abcdefABCDEF:."):
             raise UsageError(f"URI {text!r}: {address!r} is not an IPv6 address")
         if percent and not zone:
@@ -153,5 +155,6 @@ def _decode(part: str, text: str) -> str:
     return part
 
 
-def _encode(text: str, safe: frozenset[int]) -> str:
-    return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in text.encode())
+def _encode(part: Union[str, bytes], safe: frozenset[int]) -> str:
+    data = part.encode() if isinstance(part, str) else part
+    return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in data)

@@ -49,9 +49,9 @@ def programs() -> list[str]:
 
 
 def test_programs_in_the_manual_are_short_and_work_together() -> None:
-    client, server, observer = programs()
+    server, client, observer = programs()
     assert len([line for line in client.splitlines() if line.strip()]) <= 5
-    assert len([line for line in server.splitlines() if line.strip()]) <= 12
+    assert len([line for line in server.splitlines() if line.strip()]) <= 10
     assert len([line for line in observer.splitlines() if line.strip()]) <= 4
     names: dict[str, Any] = {}
     bound: list[str] = []
@@ -78,7 +78,7 @@ def test_programs_in_the_manual_are_short_and_work_together() -> None:
         watching = asyncio.ensure_future(names["watch"]())
         while len(shown) < 2 and not watching.done():
             await asyncio.sleep(0.01)
-        assert shown == sorted(set(shown))
+        assert len(set(shown)) == len(shown)
         watching.cancel()
         task.cancel()
         for ended in (watching, task):
@@ -86,4 +86,4 @@ def test_programs_in_the_manual_are_short_and_work_together() -> None:
                 await ended
         return text
 
-    assert re.match(r"\d{4}-\d\d-\d\dT", asyncio.run(scenario()))
+    assert re.match(r".*\d\d:\d\d:\d\d", asyncio.run(scenario()))

@@ -63,7 +63,7 @@ class AServer:
         return True
 
     @asynccontextmanager
-    async def connected(self, server: Any, trust: Any) -> AsyncIterator[Exchange]:
+    async def connected(self, server: Any, trust: Any, trace: object = None) -> AsyncIterator[Exchange]:
         self.trusted.append(trust)
 
         async def exchange(asked: EstRequest) -> Response:

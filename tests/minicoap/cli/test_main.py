@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,11 +25,19 @@ def describe(request: Request) -> Response:
     return Response(codes.CONTENT, text.encode(), contentformats.TEXT, etag=b"\x01\x02")
 
 
+def options_of(request: Request) -> Response:
+    return Response(payload=" ".join(f"{number}={value.hex()}" for number, value in request.options.items).encode())
+
+
 def site() -> Site:
     return Site(
         Resource("/describe", get=describe, put=describe, post=describe, fetch=describe, delete=describe, title="All"),
         Resource("/changed", put=lambda request: Response(codes.CHANGED), resource_type="silent"),
         Resource("/created", post=lambda request: Response(codes.CREATED, location_path=("updates", "7"))),
+        Resource("/options", get=options_of, conditional=True),
+        Resource("/est", post=lambda request: Response(codes.CHANGED, b"s3cret")),
+        Resource("/binary", get=lambda request: Response(codes.CONTENT, b"\xff\x00", contentformats.OCTET_STREAM)),
+        Resource("/member", get=describe, put=describe, group=True),
         Resource("/refused", get=lambda request: Response(codes.FORBIDDEN, b"not for you")),
         Resource("/body", get=lambda request: Response(payload=BODY, etag=b"v1"), put=lambda request: Response(
             codes.CHANGED, str(len(request.payload)).encode()
@@ -45,8 +54,10 @@ def uri() -> Iterator[str]:
     async def serve() -> None:
         state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
         async with Endpoint(site()) as endpoint:
-            await endpoint.serve("coap://127.0.0.1:0")
-            state["uri"] = endpoint.local_uri
+            await endpoint.serve("coap://0.0.0.0:0")
+            port = endpoint.local_uri.rpartition(":")[2]
+            await endpoint.join(f"coap://224.0.1.187:{port}", interface="lo")
+            state["uri"] = f"coap://127.0.0.1:{port}"
             started.set()
             await state["stop"].wait()
 
@@ -164,7 +175,9 @@ def test_discover_lists_the_resources(uri: str, capfd: pytest.CaptureFixture[str
     assert main(["discover", uri]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].split() == ["path", "rt", "title"]
-    assert [line.split()[0] for line in lines[1:]] == ["/describe", "/changed", "/created", "/refused", "/body"]
+    assert [line.split()[0] for line in lines[1:]] == [
+        "/describe", "/changed", "/created", "/options", "/est", "/binary", "/member", "/refused", "/body"
+    ]  # fmt: skip
     assert main(["discover", uri, "--filter", "rt=sil*"]) == 0
     assert capfd.readouterr().out.splitlines() == ["path      rt", "/changed  silent"]
 
@@ -175,12 +188,139 @@ def test_ping_prints_the_time(uri: str, capfd: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        (["-O", "ETag=0x01ff", "-O", "if-match=0x"], "1= 4=01ff 11=6f7074696f6e73"),
+        (["-O", "ETag=ab"], "4=6162 11=6f7074696f6e73"),
+        (["-O", "Max-Age=256"], "11=6f7074696f6e73 14=0100"),
+        (["-O", "65000=0xab", "-O", "2050=x=y"], "11=6f7074696f6e73 2050=783d79 65000=ab"),
+        (["-O", "Uri-Query=0xa"], "11=6f7074696f6e73 15=307861"),
+        (["-O", "Hop-Limit=0x10"], "11=6f7074696f6e73 16=10"),
+        (["--block-size", "64"], "11=6f7074696f6e73 23=02"),
+        (["-A", "json"], "11=6f7074696f6e73 17=32"),
+    ],
+)
+def test_further_options_are_given_by_name_or_number(
+    uri: str, arguments: list[str], seen: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["get", f"{uri}/options", *arguments]) == 0
+    assert capfd.readouterr() == (seen, "")
+
+
+def test_short_flags_say_the_same(uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "payload").write_bytes(b"x")
+    assert main(["put", "-e", "x", "-t", "json", "-A", "text", "-N", f"{uri}/describe"]) == 0
+    assert main(["put", "-f", str(tmp_path / "payload"), "-t", "50", "-A", "0", f"{uri}/describe"]) == 0
+    assert capfd.readouterr() == ("PUT x 50 0" * 2, "")
+
+
+@pytest.mark.parametrize("arguments", [["-N", "--no-response", "2,4,5"], ["--no-response", "2.xx", "--timeout", "0.1"]])
+def test_response_that_is_declined_is_no_failure(
+    uri: str, arguments: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["put", f"{uri}/changed", *arguments]) == 0
+    assert capfd.readouterr() == ("", "no response, as asked for\n")
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"), [("00ff", " [00ff]"), ("", ""), ("0011223344556677", " [0011223344556677]")]
+)
+def test_token_may_be_given(uri: str, token: str, shown: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["get", f"{uri}/body", "--window", "4", "--token", token, "--debug"]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert re.match(rf"    0\.\d+ -> 127.0.0.1:\d+  CON \d+{re.escape(shown)}  GET /body \| Block2: 0, ", lines[0])
+    assert len({line.split("[")[1] for line in lines[2:] if "-> " in line}) == 4  # those of further blocks differ
+
+
+def test_answers_are_documents_for_programs(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["get", "--json", f"{uri}/binary"]) == 0
+    assert main(["get", "--json", f"{uri}/refused"]) == 1
+    assert main(["ping", "--json", uri]) == 0
+    assert main(["discover", "--json", uri, "--filter", "rt=silent"]) == 0
+    out, err = capfd.readouterr()
+    binary, refused, ping, link = map(json.loads, out.splitlines())
+    assert err == ""
+    assert binary == {
+        "uri": f"{uri}/binary",
+        "code": "2.05",
+        "name": "2.05 Content",
+        "options": [{"number": 12, "name": "Content-Format", "value": 42}],
+        "data": "/wA=",
+    }
+    assert (refused["code"], refused["text"]) == ("4.03", "not for you")
+    assert (ping["uri"], ping["seconds"] < 20) == (uri, True)
+    assert link == {"uri": uri, "target": "/changed", "attributes": [["rt", "silent"]]}
+
+
+def group(uri: str) -> str:
+    return uri.replace("127.0.0.1", "224.0.1.187")
+
+
+def test_each_member_of_a_group_answers_with_its_address(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
+    where = ["--interface", "lo", "--timeout", "6"]
+    assert main(["get", f"{group(uri)}/member", *where]) == 0
+    out, err = capfd.readouterr()
+    assert re.fullmatch(r"coap://\S+  2\.05 Content\nGET  None None\n", out)
+    assert err == ""
+    assert main(["discover", group(uri), "--filter", "rt=silent", *where]) == 0
+    header, row = capfd.readouterr().out.splitlines()
+    assert header.split() == ["member", "path", "rt"]
+    assert row.startswith("coap://")
+    assert row.split()[1:] == ["/changed", "silent"]
+
+
+def test_group_that_stays_silent_is_no_answer(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["get", f"{group(uri)}/nothing", "--interface", "lo", "--timeout", "0.1"]) == 3
+    assert capfd.readouterr() == ("", "minicoap: no member of the group answered\n")
+    assert main(["get", f"{group(uri)}/member", "-o", "/no/such/file"]) == 2
+    assert "--output" in capfd.readouterr().err
+
+
+COMMANDS = [
+    ["get", "/describe"], ["put", "/describe", "-e", "x"], ["post", "/describe"], ["delete", "/describe"],
+    ["fetch", "/describe"], ["patch", "/describe"], ["ipatch", "/describe"], ["observe", "/describe", "--count", "1"],
+    ["discover", ""], ["ping", ""],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[command[0] for command in COMMANDS])
+def test_every_command_shows_its_messages(uri: str, command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    name, path, *more = command
+    for arguments in (
+        ["--debug", name, uri + path, *more], [name, "--debug", uri + path, *more], [name, uri + path, *more, "--debug"]
+    ):  # fmt: skip
+        assert main(arguments) in (0, 1)
+        lines = capfd.readouterr().err.splitlines()
+        assert lines[0].startswith("    0.0")
+        assert " -> " in lines[0]
+        assert any(" <- " in line for line in lines)
+    assert main([name, uri + path, *more, "--debug=json"]) in (0, 1)
+    documents = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    assert [document["direction"] for document in documents[:2]] == ["sent", "received"]
+    assert {document["schema"] for document in documents} == {1}
+
+
+def test_messages_of_an_enrolment_stay_secret(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--debug", "--debug=json"):
+        assert main(["post", f"{uri}/est?token=s3cret", "-e", "s3cret", flag]) == 0
+        out, err = capfd.readouterr()
+        assert out == "s3cret"
+        assert "s3cret" not in err
+        assert "enrolment" in err
+        assert "token=..." in err
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["get", "http://h/"], "coap://"),
         (["get", "coaps://127.0.0.1/"], "--ca FILE"),
         (["put", "coap://127.0.0.1/x", "--file", "/no/such/file"], "/no/such/file"),
         (["get", "coap://127.0.0.1/x", "--qblock", "--window", "2"], "window"),
+        (["get", "coap://[fe80::1%eth0]/"], "%25"),
+        (["get", "coap://[fe80::1%25no-such-if]/"], "no-such-if"),
+        (["get", "coap://224.0.1.187/", "--interface", "no-such-if"], "no-such-if"),
+        (["get", "coaps://127.0.0.1/", "--ca", "/no/such/file"], "/no/such/file"),
     ],
 )
 def test_wrong_use_is_explained(arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +345,24 @@ def test_wrong_use_is_explained(arguments: list[str], says: str, capfd: pytest.C
         ["get", "coap://h/", "--window", "many"],
         ["put", "coap://h/", "--window", "2"],
         ["put", "coap://h/", "--payload", "x", "--file", "y"],
+        ["get", "coap://h/", "--debug=xml"],
+        ["get", "coap://h/", "--proxy", "coap://p"],
+        ["get", "coap://h/", "--block-size", "100"],
+        ["get", "coap://h/", "--no-response", "3"],
+        ["get", "coap://h/", "--token", "f"],
+        ["get", "coap://h/", "--token", "001122334455667788"],
+        ["get", "coap://h/", "-O", "Observe=0"],
+        ["get", "coap://h/", "-O", "block2=0"],
+        ["get", "coap://h/", "-O", "No-Such=0"],
+        ["get", "coap://h/", "-O", "0=x"],
+        ["get", "coap://h/", "-O", "65536=x"],
+        ["get", "coap://h/", "-O", "ETag"],
+        ["get", "coap://h/", "-O", "ETag="],
+        ["get", "coap://h/", "-O", "ETag=0x1"],
+        ["get", "coap://h/", "-O", "If-None-Match=x"],
+        ["get", "coap://h/", "-O", "Max-Age=soon"],
+        ["observe", "coap://h/", "--duration", "0"],
+        ["observe", "coap://h/", "--count", "²"],
     ],
 )
 def test_wrong_arguments_end_with_2(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:

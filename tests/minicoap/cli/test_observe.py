@@ -64,7 +64,7 @@ def test_each_state_is_a_line_until_the_count_is_reached(
 
 
 def test_time_that_is_over_ends_it(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["observe", f"{uri}/long", "--timeout", "0.3"]) == 0
+    assert main(["observe", f"{uri}/long", "--duration", "0.3"]) == 0
     assert capfd.readouterr() == ("." * 3000 + "\n", "")
 
 
@@ -73,7 +73,7 @@ def test_verbose_shows_code_and_options(uri: str, capfd: pytest.CaptureFixture[s
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == 1
     assert err.startswith("2.05 Content\n  Observe: ")
-    assert "  Max-Age: 60\n" in err
+    assert "  Max-Age: 60 s\n" in err
 
 
 def test_resource_that_cannot_be_observed_is_shown_once(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -93,5 +93,5 @@ def test_refusal_ends_it(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
 def test_nobody_there_is_no_answer(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["observe", "coap://127.0.0.1:1/x"]) == 3
     assert "cannot be reached" in capfd.readouterr().err
-    assert main(["observe", "coap://[100::1]/x", "--timeout", "0.05"]) == 3
+    assert main(["observe", "coap://[100::1]/x", "--duration", "0.05"]) == 3
     assert capfd.readouterr().err

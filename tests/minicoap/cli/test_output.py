@@ -7,31 +7,11 @@ from typing import Optional
 
 import pytest
 
-from minicoap.cli.output import ProgressLine, link_table, option_text, printable, progress_text, status_lines
-from minicoap.codec import codes, options
+from minicoap.cli.output import ProgressLine, link_document, link_table, progress_text, response_document, status_lines
+from minicoap.codec import codes
 from minicoap.codec.linkformat import parse_links
 from minicoap.core.body import TransferState
 from minicoap.core.request import Response
-
-
-@pytest.mark.parametrize(
-    ("number", "value", "text"),
-    [
-        (options.CONTENT_FORMAT, b"\x32", "Content-Format: application/json"),
-        (options.CONTENT_FORMAT, b"", "Content-Format: text/plain; charset=utf-8"),
-        (options.ETAG, b"\x01\xff", "ETag: 01ff"),
-        (options.MAX_AGE, b"\x01\x00", "Max-Age: 256"),
-        (options.LOCATION_PATH, "ü".encode(), "Location-Path: ü"),
-        (options.LOCATION_PATH, b"\x1b[2J", "Location-Path: \\x1b[2J"),
-        (options.URI_QUERY, b"\xff", "Uri-Query: \ufffd"),
-        (options.IF_NONE_MATCH, b"", "If-None-Match"),
-        (options.BLOCK2, b"\x2e", "Block2: 2, 1024 bytes, more to come"),
-        (options.BLOCK2, b"\x0f", "Block2: 0f"),
-        (65001, b"\xab", "Option 65001: ab"),
-    ],
-)
-def test_option_is_shown_by_name_and_in_its_format(number: int, value: bytes, text: str) -> None:
-    assert option_text(number, value) == text
 
 
 def test_status_is_followed_by_the_options() -> None:
@@ -40,17 +20,42 @@ def test_status_is_followed_by_the_options() -> None:
 
 
 def test_links_are_a_table_with_the_columns_that_have_something_in_them() -> None:
-    links = parse_links('</time>;rt="clock";title="What time it is",</n>;ct="50 60"')
-    assert link_table(links) == [
-        "path   rt     ct     title",
-        "/time  clock         What time it is",
-        "/n            50 60",
+    links = parse_links('</time>;rt="clock";title="What time it is";obs,</n>;ct="50 60 4711 x";sz=9')
+    assert link_table([("", link) for link in links]) == [
+        "path   rt     ct                sz  obs  title",
+        "/time  clock                        yes  What time it is",
+        "/n            json cbor 4711 x  9",
     ]
     assert link_table([]) == ["path"]
 
 
-def test_what_steers_a_terminal_is_made_visible() -> None:
-    assert printable("a\nb\x07ü") == "a\\nb\\x07ü"
+def test_links_of_several_members_are_told_apart() -> None:
+    (link,) = parse_links("</\x1b>")
+    assert link_table([("coap://192.0.2.7", link), ("coap://192.0.2.8", link)]) == [
+        "member            path",
+        "coap://192.0.2.7  /\\x1b",
+        "coap://192.0.2.8  /\\x1b",
+    ]
+    assert link_document(parse_links('</a>;obs;rt="x y"')[0], "coap://h") == {
+        "uri": "coap://h",
+        "target": "/a",
+        "attributes": [["obs", None], ["rt", "x y"]],
+    }
+
+
+@pytest.mark.parametrize(("payload", "field"), [(b"21.5", {"text": "21.5"}), (b"\xff", {"data": "/w=="})])
+def test_response_is_a_document_with_its_payload_whole(payload: bytes, field: dict[str, str]) -> None:
+    document = response_document(Response(codes.CONTENT, payload, 0, max_age=5), "coap://h/t")
+    assert document == {
+        "uri": "coap://h/t",
+        "code": "2.05",
+        "name": "2.05 Content",
+        "options": [
+            {"number": 12, "name": "Content-Format", "value": 0},
+            {"number": 14, "name": "Max-Age", "value": 5},
+        ],
+        **field,
+    }
 
 
 @pytest.mark.parametrize(
