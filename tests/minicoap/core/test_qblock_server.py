@@ -453,11 +453,12 @@ def test_an_etag_that_the_client_has_is_confirmed() -> None:
 
 
 def test_nobody_is_taken_on_as_an_observer_by_q_block() -> None:
-    client = Client(Store(body(3)).site())
+    client = Client(Site(Resource("/x", get=lambda _: Response(payload=body(3), etag=b"v1"), observable=True)))
     answers = client.send(codes.GET, (OBSERVE, b""), (Q_BLOCK2, Block(0, True, 6).encode()))
     assert said(answers) == ["NON 2.05 QB2:0/1", "NON 2.05 QB2:1/1", "NON 2.05 QB2:2/0"]
     assert not any(answer.options.mask & 1 << OBSERVE for answer in answers)
-    assert said(client.get(Block(1, False, 6))) == ["NON 2.05 QB2:1/1"]  # the same body, which is kept
+    assert said(client.get(Block(1, False, 6))) == ["NON 2.05 QB2:1/1"]
+    assert client.bodies() == 1  # they are of one body
     assert client.solo.core.footprint()["observers"] == 0
 
 
