@@ -24,8 +24,11 @@ from minicoap.codec.options import (
 from minicoap.core.body import Block
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.qblock import MISSING_BLOCKS
+from minicoap.core.qblock_peers import QuickPeers
 from minicoap.core.request import Response
+from minicoap.core.timers import Timers
 from minicoap.errors import BodyError, CoapError, PathError, PeerError, RequestTimeout, StorageError, UsageError
+from minicoap.simulate.entropy import SeededEntropy
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
 from tests.minicoap.core.quick import Store, body, described, loses
@@ -236,6 +239,46 @@ def test_blocks_come_in_any_order_and_twice() -> None:
     for number in (2, 0, 0, 3, 2, 1):
         asked.block(body(4), number)
     assert asked.outcome.payload == body(4) and asked.outcome.etag == b"v"
+
+
+def test_a_list_that_the_response_has_overtaken_is_ignored() -> None:
+    asked = Asked(codes.FETCH, payload=body(3))
+    token = asked.requests[-1].token
+    asked.block(body(2), 0, token=token)
+    assert asked.answer(codes.REQUEST_ENTITY_INCOMPLETE, token, FORMAT, payload=b"\x01") == []
+    asked.block(body(2), 1, token=token)
+    assert asked.outcome.payload == body(2)
+
+
+def test_requests_for_missing_blocks_keep_to_probing_rate() -> None:  # §7.2
+    asked = Asked()
+    asked.block(body(10), 0)
+    asked.block(body(10), 9)
+    again = asked.solo.pass_time(2000.0)
+    sizes = [len(request.options.raw) + 4 + len(request.token) for _, request in again]
+    assert len(again) == 4
+    for count, (when, _) in enumerate(again):
+        assert sum(sizes[:count]) <= when - 1000.0 + 0.01
+
+
+def test_tokens_are_listened_for_no_longer_than_the_last_sets() -> None:  # §4.3
+    asked = Asked(codes.PUT, payload=body(200))
+    asked.solo.pass_time(200.0)
+    peer = asked.solo.core._peers.find(("127.0.0.1", 5683))
+    assert peer is not None and len(peer.exchanges) == 40
+    assert peer.rejectable is not None and len(peer.rejectable) == 64
+    asked.answer(codes.CHANGED, max(peer.exchanges))
+    assert peer.exchanges == {} and peer.rejectable is None
+
+
+def test_of_many_servers_the_last_ones_are_remembered() -> None:
+    peers = QuickPeers(Timers(), SeededEntropy(1, "peers"))
+    for number in range(2000):
+        peers.note(("192.0.2.1", number), number % 2 == 0)
+        peers.note_silence(("192.0.2.1", number), 9.0, 0.0)
+    assert peers.has_quick(("192.0.2.1", 0)) is None and peers.silent_until(("192.0.2.1", 0)) == 0.0
+    assert peers.has_quick(("192.0.2.1", 1998)) is True and peers.has_quick(("192.0.2.1", 1999)) is False
+    assert peers.silent_until(("192.0.2.1", 1999)) == 9.0
 
 
 def test_missing_blocks_are_asked_for_again_and_again_and_then_it_is_over() -> None:  # §7.2

@@ -107,6 +107,8 @@ def test_a_later_set_shows_the_client_what_it_missed() -> None:  # §10.2.3
         "s NON 2.05 QB2:10/0", "c NON GET QB2:1/0 QB2:9/0", "s NON 2.05 QB2:1/1 X", "s NON 2.05 QB2:9/1",
         "c NON GET QB2:1/0", "s NON 2.05 QB2:1/1",
     ]  # fmt: skip
+    sent_at = [datagram.sent_at for datagram in list(pair.world.trace)[2:]]
+    assert sent_at[12] - sent_at[11] == pytest.approx(0.01)  # at once
     messages = [message for _, message in pair.messages()[2:]]
     assert messages[13].token == messages[12].token  # what is asked for again bears the token of who asks
 

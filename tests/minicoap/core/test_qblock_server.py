@@ -164,6 +164,13 @@ def test_a_confirmable_body_that_is_not_completed_is_dropped() -> None:  # §7.2
     assert client.solo.pass_time(2.0) == [] and client.bodies() == 0
 
 
+def test_size1_is_the_same_for_all_blocks() -> None:  # §4.6
+    client = Client(Store().site())
+    client.put(body(3), 0)
+    assert client.put(body(2, 1000), 1) == ["NON 4.00"]
+    assert client.put(body(3), 1) == []
+
+
 def test_missing_blocks_are_asked_for_with_the_token_that_came_last() -> None:  # §5
     client = Client(Store().site())
     client.put(body(4), 0, token=b"one")
@@ -288,6 +295,21 @@ def test_whoever_holds_the_most_gives_way_to_who_holds_less() -> None:
     assert client.bodies() <= 4
 
 
+def test_what_has_ended_leaves_its_room_to_others() -> None:
+    client = Client(Store(body(4)).site(), limits=Limits(open_body_bytes=8192))
+    for number in range(4):  # each of them takes all that the one before has left
+        client.put(body(4), 0, tag=b"a%d" % number)
+        client.solo.pass_time(300.0)
+        client.put(body(4), 0, tag=b"b%d" % number, code=codes.POST)
+        for block in (1, 2, 3):
+            answers = client.put(body(4), block, tag=b"b%d" % number, code=codes.POST)
+        assert answers[0] == "NON 2.05 QB2:0/1"
+        client.solo.pass_time(600.0)
+        assert client.bodies() == 0
+        assert len(client.get(Block(0, True, 6))) == 4
+        client.solo.pass_time(600.0)
+
+
 def test_bodies_in_memory_are_bounded_in_bytes() -> None:
     client = Client(Store().site(), limits=Limits(open_body_bytes=5000))
     assert client.put(body(4), 0, tag=b"1") == []
@@ -349,6 +371,24 @@ def test_continue_goes_on_under_the_first_token() -> None:  # §4.4, §10.3.2
     more = client.get(Block(10, True, 6), token=b"two")
     assert said(more) == ["NON 2.05 QB2:10/1", "NON 2.05 QB2:11/0"] and {block.token for block in more} == {b"one"}
     assert client.get(Block(10, True, 6), token=b"three") == []
+
+
+def test_continue_may_repeat_the_first_block_of_the_request() -> None:
+    client = Client(Store().site())
+    data = body(12)
+    for number in range(12):
+        client.put(data, number, code=codes.FETCH)
+    options = [BLOCK, (SIZE1, encode_uint(len(data))), (REQUEST_TAG, b"T"), (Q_BLOCK2, Block(10, True, 6).encode())]
+    assert said(client.send(codes.FETCH, *options)) == ["NON 2.05 QB2:10/1", "NON 2.05 QB2:11/0"]
+
+
+def test_sending_missing_blocks_begins_the_pause_anew() -> None:  # §7.2
+    client = Client(Store(body(12)).site())
+    client.get(Block(0, True, 6))
+    client.solo.pass_time(1.9)
+    client.get(Block(3, False, 6))
+    assert client.solo.pass_time(1.9) == []
+    assert len(client.solo.pass_time(1.2)) == 2
 
 
 def test_without_continue_the_next_set_follows_after_a_pause() -> None:  # §7.2
@@ -413,10 +453,12 @@ def test_an_etag_that_the_client_has_is_confirmed() -> None:
 
 
 def test_nobody_is_taken_on_as_an_observer_by_q_block() -> None:
-    client = Client(Store(body(3)).site())
+    client = Client(Site(Resource("/x", get=lambda _: Response(payload=body(3), etag=b"v1"), observable=True)))
     answers = client.send(codes.GET, (OBSERVE, b""), (Q_BLOCK2, Block(0, True, 6).encode()))
     assert said(answers) == ["NON 2.05 QB2:0/1", "NON 2.05 QB2:1/1", "NON 2.05 QB2:2/0"]
     assert not any(answer.options.mask & 1 << OBSERVE for answer in answers)
+    assert said(client.get(Block(1, False, 6))) == ["NON 2.05 QB2:1/1"]
+    assert client.bodies() == 1  # they are of one body
     assert client.solo.core.footprint()["observers"] == 0
 
 
