@@ -237,6 +237,7 @@ class SecureMachine:
                     channel.session.close()
                     self._flush(channel)
                     self._remove(channel)
+            association.channel = association.following = None
         for channel in list(self._half_open):
             self._remove(channel)
         self._associations.clear()
@@ -353,6 +354,7 @@ class SecureMachine:
         self._half_open.pop(channel, None)
         if channel.timer is not None:
             channel.timer.cancel()
+            channel.timer = None  # whose callback knows the channel
         association = channel.association
         identity = ANONYMOUS if session.certificate is None else session.certificate.identity
         if association is None:
@@ -516,9 +518,11 @@ class SecureMachine:
             del self._by_key[association.key]
 
     def _remove(self, channel: _Channel) -> None:
+        channel.session.drop()
         self._half_open.pop(channel, None)
         if channel.timer is not None:
             channel.timer.cancel()
+            channel.timer = None  # whose callback knows the channel
         channels = self._channels.get(channel.address)
         if channels is not None and channel in channels:
             channels.remove(channel)
