@@ -14,6 +14,7 @@ from fleet.simulate.invariants import InvariantError, Invariants, require
 from fleet.simulate.node import SimulatedNode
 from fleet.simulate.operator import JobPlan, SimulatedOperator, make_wheel
 from fleet.simulate.rest import check_idle_memory, check_rest
+from fleet.simulate.security import Plain, Security
 from fleet.simulate.server import SimulatedServer
 from minicoap.core.entropy import Entropy
 from minicoap.simulate.link import Link
@@ -48,18 +49,27 @@ class Figures(NamedTuple):
 class SimulatedFleet:
     """A world from `seed`, with so many `nodes`; `plan` and `jobs`, where given, replace what the seed says.
 
-    `run` raises InvariantError for a rule that was broken, and what the server or an agent raised.
+    With `secure` all of them speak through pretended DTLS (`minicoap.simulate.dtls`), known by their certificates, and
+    the server keeps fewer sessions than there are nodes. `run` raises InvariantError for a rule that was broken, and
+    what the server or an agent raised.
     """
 
     def __init__(
-        self, seed: int, nodes: int = 50, *, plan: Optional[Plan] = None, jobs: Optional[Sequence[JobPlan]] = None
+        self,
+        seed: int,
+        nodes: int = 50,
+        *,
+        plan: Optional[Plan] = None,
+        jobs: Optional[Sequence[JobPlan]] = None,
+        secure: bool = False,
     ) -> None:
         self.seed = seed
         self.plan = plan = make_plan(seed, nodes) if plan is None else plan
         link = Link(loss=plan.loss, duplicate=plan.duplicate, delay=plan.delay, jitter=plan.jitter)
         self.world = World(seed, link=link)
         self.invariants = Invariants()
-        self.server = SimulatedServer(self.world, self.invariants, push=plan.push)
+        security = self._security = Security(self.world, nodes) if secure else Plain()
+        self.server = SimulatedServer(self.world, self.invariants, push=plan.push, security=security)
         capacities = dict(plan.small_disks)
         self.nodes = [
             SimulatedNode(
@@ -69,10 +79,11 @@ class SimulatedFleet:
                 invariants=self.invariants,
                 observer=self,
                 disk_capacity=capacities.get(index),
+                security=security,
             )
             for index in range(nodes)
         ]
-        self.operator = SimulatedOperator(self.world, self.server, self.invariants, nodes)
+        self.operator = SimulatedOperator(self.world, self.server, self.invariants, nodes, security=security)
         self._chance = self.world.entropy("fleet")
         self.jobs = make_jobs(self._chance, self.nodes) if jobs is None else jobs
         self._ambushes = list(plan.ambushes)
@@ -92,6 +103,7 @@ class SimulatedFleet:
             self.operator.check_acknowledged()
             check_rest(self.server, self.nodes, self.invariants)
             check_idle_memory(self.world, self.server, self.nodes)
+            self._security.check()
         return self._figures()
 
     # Faults

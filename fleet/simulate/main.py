@@ -37,6 +37,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="tools/simulate", description=about)
     parser.add_argument("seeds", nargs="*", default=["0-9"], metavar="SEED", help="a seed, or FIRST-LAST (0-9)")
     parser.add_argument("--nodes", type=int, default=50, metavar="N", help="nodes of each fleet (50)")
+    parser.add_argument("--secure", action="store_true", help="everybody speaks through pretended DTLS")
     parser.add_argument("--json", action="store_true", help="one line of JSON a seed")
     chosen = parser.parse_args(arguments)
     try:
@@ -47,7 +48,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     results = []
     for seed in seeds:
         started = time.perf_counter()
-        result = run(seed, chosen.nodes)
+        result = run(seed, chosen.nodes, secure=chosen.secure)
         results.append(result)
         print(_line(result, time.perf_counter() - started) if not chosen.json else _json(result), flush=True)
     if not chosen.json:
@@ -55,9 +56,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return int(any(result.error is not None for result in results))
 
 
-def run(seed: int, nodes: int) -> Result:
+def run(seed: int, nodes: int, *, secure: bool = False) -> Result:
     """Run one world."""
-    fleet = SimulatedFleet(seed, nodes)
+    fleet = SimulatedFleet(seed, nodes, secure=secure)
     try:
         figures = fleet.run()
     except InvariantError as error:

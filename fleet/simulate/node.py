@@ -9,10 +9,12 @@ from typing import Optional, Protocol
 from fleet.agent.agent import Agent
 from fleet.agent.config import AgentConfig
 from fleet.model.executions import DOWNLOADING
+from fleet.model.roles import NODE, Principal
 from fleet.simulate.device import Device, DeviceProcesses
 from fleet.simulate.disk import PowerCut, SimulatedFiles
 from fleet.simulate.host import EPOCH, SimulatedBoot, SimulatedClock, SimulatedFacts
 from fleet.simulate.invariants import Invariants
+from fleet.simulate.security import Speech
 from minicoap.core.request import Path
 from minicoap.simulate.world import Host, World
 
@@ -43,6 +45,7 @@ class SimulatedNode:
         *,
         invariants: Invariants,
         observer: Observer,
+        security: Speech,
         disk_capacity: Optional[int] = None,
     ) -> None:
         self.index = index
@@ -55,7 +58,8 @@ class SimulatedNode:
         self.lives = 0
         self.state: Optional[str] = None
         self._world = world
-        self._server = server
+        self._server = security.server_path(server)
+        self._security = security
         self._invariants = invariants
         self._observer = observer
         self._boots = 1
@@ -99,7 +103,8 @@ class SimulatedNode:
             world.record(f"{self.node_id} cannot start: {error}".encode())
             self.die(power=False, down=RESTART_AFTER)
             return
-        self.host.boot(_Life(self, agent))
+        life = _Life(self, agent)
+        self.host.boot(self._security.machine(Principal(NODE, self.node_id), self.lives, life))
         self.look()
 
     def die(self, *, power: bool, down: float) -> None:
@@ -183,14 +188,13 @@ class SimulatedNode:
 class _Life:
     """An agent as the host's machine: it can die inside any call."""
 
-    __slots__ = ("_agent", "_node", "datagrams_to_send", "next_timeout", "path_failed")
+    __slots__ = ("_agent", "_node", "datagrams_to_send", "next_timeout")
 
     def __init__(self, node: SimulatedNode, agent: Agent) -> None:
         self._node = node
         self._agent = agent
         self.datagrams_to_send = agent.datagrams_to_send
         self.next_timeout = agent.next_timeout
-        self.path_failed = agent.path_failed
 
     def datagram_received(self, data: bytes, path: Path, now: float) -> None:
         """See DatagramMachine."""
@@ -205,6 +209,15 @@ class _Life:
         """See DatagramMachine."""
         try:
             self._agent.handle_timeout(now)
+        except PowerCut:
+            self._node.die(power=True, down=RESTART_AFTER)
+            return
+        self._node.look()
+
+    def path_failed(self, path: Path, error: OSError, now: float) -> None:
+        """See DatagramMachine."""
+        try:
+            self._agent.path_failed(path, error, now)
         except PowerCut:
             self._node.die(power=True, down=RESTART_AFTER)
             return

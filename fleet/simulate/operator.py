@@ -16,8 +16,10 @@ import msgspec
 
 from fleet.model import jobs
 from fleet.model.formats import JSON
+from fleet.model.roles import OPERATOR, Principal
 from fleet.simulate.device import digest_of
 from fleet.simulate.invariants import InvariantError, Invariants, JobTruth, require
+from fleet.simulate.security import Speech
 from fleet.simulate.server import DATA_DIR, SimulatedServer
 from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
@@ -62,7 +64,9 @@ class JobPlan(NamedTuple):
 class SimulatedOperator:
     """The operator, who knows that `nodes` nodes are to be there before jobs make sense."""
 
-    def __init__(self, world: World, server: SimulatedServer, invariants: Invariants, nodes: int) -> None:
+    def __init__(
+        self, world: World, server: SimulatedServer, invariants: Invariants, nodes: int, *, security: Speech
+    ) -> None:
         self.host = world.host(("operator", 5683))
         self.core = EndpointCore(world.entropy("operator"))
         self.ends: dict[str, str] = {}  # of jobs, by name
@@ -76,7 +80,8 @@ class SimulatedOperator:
         self._requests = 0
         self._acknowledged: dict[str, tuple[str, ...]] = {}  # job id -> the states that it may be in since
         self._stored: dict[str, str] = {}  # artifact -> SHA-256
-        self.host.boot(self.core)
+        self._path = security.server_path(server.host.address)
+        self.host.boot(security.machine(Principal(OPERATOR, "op"), 1, self.core))
 
     @property
     def is_done(self) -> bool:
@@ -213,7 +218,7 @@ class SimulatedOperator:
         try:
             self.core.request(
                 ask.code,
-                self._server.host.address,
+                self._path,
                 done,
                 self._world.now,
                 uri_path=ask.path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Optional
 
+from fleet.model.roles import SERVER, Principal
 from fleet.server.changes import Change
 from fleet.server.commands import Command, Outcome
 from fleet.server.config import ServerConfig
@@ -13,6 +14,7 @@ from fleet.server.store.memory import MemoryLedger
 from fleet.simulate.disk import PowerCut, SimulatedFiles
 from fleet.simulate.host import SimulatedClock, SimulatedFacts
 from fleet.simulate.invariants import CheckedStore, Invariants
+from fleet.simulate.security import Speech
 from minicoap.core.request import Path
 from minicoap.simulate.world import Host, World
 
@@ -45,7 +47,7 @@ class _Store(CheckedStore):
 class SimulatedServer:
     """The server; `lives` counts its starts, `on_start` is called at each."""
 
-    def __init__(self, world: World, invariants: Invariants, *, push: bool) -> None:
+    def __init__(self, world: World, invariants: Invariants, *, push: bool, security: Speech) -> None:
         self.host: Host = world.host(("server", 5683))
         self.disk = SimulatedFiles()
         self.store = _Store(invariants)
@@ -53,6 +55,7 @@ class SimulatedServer:
         self.lives = 0
         self.on_start: Callable[[], None] = lambda: None
         self._world = world
+        self._security = security
         self._config = ServerConfig(
             host="server", data_dir=DATA_DIR, push=push, health_interval=HEALTH_INTERVAL, insecure=True
         )
@@ -110,7 +113,8 @@ class SimulatedServer:
 
     def _ready(self, server: Server) -> None:
         self.server = server
-        self.host.boot(_Life(self, server))
+        life = _Life(self, server)
+        self.host.boot(self._security.machine(Principal(SERVER, "main"), self.lives, life))
         self.on_start()
 
     def _act(self, action: str) -> None:
@@ -145,14 +149,13 @@ class SimulatedServer:
 class _Life:
     """A server as the host's machine: its disk can be cut inside any call."""
 
-    __slots__ = ("_server", "_simulated", "datagrams_to_send", "next_timeout", "path_failed")
+    __slots__ = ("_server", "_simulated", "datagrams_to_send", "next_timeout")
 
     def __init__(self, simulated: SimulatedServer, server: Server) -> None:
         self._simulated = simulated
         self._server = server
         self.datagrams_to_send = server.datagrams_to_send
         self.next_timeout = server.next_timeout
-        self.path_failed = server.path_failed
 
     def datagram_received(self, data: bytes, path: Path, now: float) -> None:
         """See DatagramMachine."""
@@ -165,5 +168,12 @@ class _Life:
         """See DatagramMachine."""
         try:
             self._server.handle_timeout(now)
+        except PowerCut:
+            self._simulated.die(power=True, down=START)
+
+    def path_failed(self, path: Path, error: OSError, now: float) -> None:
+        """See DatagramMachine."""
+        try:
+            self._server.path_failed(path, error, now)
         except PowerCut:
             self._simulated.die(power=True, down=START)

@@ -223,12 +223,12 @@ def _fingerprint(text: str) -> str:
 
 
 def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:
+    if not pem.strip():
+        return []
     try:
         from cryptography import x509
     except ImportError as error:
         raise UsageError(INSTALL) from error
-    if not pem.strip():
-        return []
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
@@ -236,9 +236,11 @@ def _certificates(pem: bytes, what: str) -> list[x509.Certificate]:
 
 
 def _revocation_lists(pem: bytes) -> list[x509.CertificateRevocationList]:
+    begin = b"-----BEGIN X509 CRL-----"
+    if begin not in pem:
+        return []
     from cryptography import x509
 
-    begin = b"-----BEGIN X509 CRL-----"
     try:
         return [x509.load_pem_x509_crl(begin + part) for part in pem.split(begin)[1:]]
     except ValueError as error:
@@ -246,11 +248,11 @@ def _revocation_lists(pem: bytes) -> list[x509.CertificateRevocationList]:
 
 
 def _key(pem: bytes, passphrase: Optional[bytes]) -> Optional[ec.EllipticCurvePrivateKey]:
+    if not pem.strip():
+        return None
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    if not pem.strip():
-        return None
     try:
         key = load_pem_private_key(pem, passphrase)
     except (ValueError, TypeError) as error:

@@ -377,14 +377,19 @@ class DtlsSession:
         if self.state == OPEN:
             # Or OpenSSL takes it for broken off, and forbids its resumption.
             self.connection.set_shutdown(self._dtls.ssl.SENT_SHUTDOWN | self._dtls.ssl.RECEIVED_SHUTDOWN)
+        self._end()
+
+    def _end(self) -> None:
         self.state = CLOSED
+        # It points back at us: together they would keep OpenSSL's memory until the collector of cycles comes by.
+        self.connection.set_app_data(None)
 
     def resumable(self) -> Optional[SSL.Session]:
         """Return what `Dtls.connect` takes to resume this session, as a client."""
         return self.connection.get_session()
 
     def _fail(self, error: SSL.Error) -> None:
-        self.state = CLOSED
+        self._end()
         if self._message:
             self.reason = f"certificate refused: {self._message}"
         else:

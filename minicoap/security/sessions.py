@@ -22,7 +22,7 @@ from minicoap.core.request import Path, SecurePath
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import SecurityError, UsageError
 from minicoap.security.credentials import Certificate, Credentials
-from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, Dtls, WallClock, hello_random
+from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, RECORD_HEADER, Dtls, WallClock, hello_random
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _DTLS_FIRST, _DTLS_LAST = 20, 63
 _SWEEP = 30.0  # seconds between looks for what is idle or expired
 _FIRST_LOOK = 1.0  # seconds after which a handshake is looked at that waits for nothing
+_ANEW = 20.0  # seconds without progress after which a client begins its handshake anew: its address may have changed
+_HELLO_VERIFY = 3  # type of a message in a handshake, which is named behind the record's header (RFC 6347 §4.3.2)
 _UNHEARD = 64  # confirmable messages remembered as unanswered, per association
 _CONFIRMABLE = 0x40  # first byte, token length aside
 
@@ -83,13 +85,14 @@ class _Server(NamedTuple):
 class _Channel:
     """A session at an address."""
 
-    __slots__ = ("address", "association", "has_carried", "session", "timer")
+    __slots__ = ("address", "association", "has_carried", "heard_at", "session", "timer")
 
     def __init__(self, address: Path, session: Session, association: Optional[_Association]) -> None:
         self.address = address
         self.session = session
         self.association = association  # a server's only when the handshake is complete
         self.has_carried = False  # whether a message has come through it
+        self.heard_at: Optional[float] = None  # when its handshake went on, or was looked at for the first time
         self.timer: Optional[Timer] = None
 
 
@@ -234,6 +237,7 @@ class SecureMachine:
                     channel.session.close()
                     self._flush(channel)
                     self._remove(channel)
+            association.channel = association.following = None
         for channel in list(self._half_open):
             self._remove(channel)
         self._associations.clear()
@@ -293,9 +297,13 @@ class SecureMachine:
             self._now = when
             if deadline is None:
                 deadline = when + self._limits.handshake_timeout
+            if channel.heard_at is None:
+                channel.heard_at = when
             if when >= deadline:
                 channel.session.drop()
                 channel.session.reason = f"no agreement within {self._limits.handshake_timeout:g} s"
+            elif channel.association is not None and when >= channel.heard_at + _ANEW:
+                self._begin_anew(channel, when)
             else:
                 channel.session.repeat()
             self._flush(channel)
@@ -304,11 +312,27 @@ class SecureMachine:
             else:
                 self._arm(channel, deadline, when)
 
-        channel.timer = self._timers.at(when if deadline is None else min(when, deadline), due)
+        if deadline is not None:
+            when = min(when, deadline)
+        if channel.association is not None and channel.heard_at is not None:
+            when = min(when, channel.heard_at + _ANEW)
+        channel.timer = self._timers.at(when, due)
+
+    def _begin_anew(self, channel: _Channel, now: float) -> None:
+        channel.heard_at = now
+        channel.session.drop()
+        association = channel.association
+        assert association is not None and association.host is not None
+        try:
+            channel.session = self._engine.connect(association.host, association.resume)
+        except UsageError as error:
+            channel.session.reason = str(error)
 
     def _feed(self, channel: _Channel, data: bytes, now: float) -> None:
         session = channel.session
         was = session.state
+        if was == HANDSHAKE and data[RECORD_HEADER : RECORD_HEADER + 1] != bytes((_HELLO_VERIFY,)):
+            channel.heard_at = now  # whoever wants a cookie again takes us for another
         messages = session.receive(data)
         self._flush(channel)
         if was == HANDSHAKE and session.state == OPEN:
@@ -330,6 +354,7 @@ class SecureMachine:
         self._half_open.pop(channel, None)
         if channel.timer is not None:
             channel.timer.cancel()
+            channel.timer = None  # whose callback knows the channel
         association = channel.association
         identity = ANONYMOUS if session.certificate is None else session.certificate.identity
         if association is None:
@@ -493,9 +518,11 @@ class SecureMachine:
             del self._by_key[association.key]
 
     def _remove(self, channel: _Channel) -> None:
+        channel.session.drop()
         self._half_open.pop(channel, None)
         if channel.timer is not None:
             channel.timer.cancel()
+            channel.timer = None  # whose callback knows the channel
         channels = self._channels.get(channel.address)
         if channels is not None and channel in channels:
             channels.remove(channel)

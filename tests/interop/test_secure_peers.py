@@ -179,3 +179,30 @@ def test_openssl_s_client_gets_the_suite_that_the_server_prefers_and_no_weak_one
                 assert "Verify return code: 0 (ok)" in said
 
     run(scenario)
+
+
+def test_openssl_s_client_resumes_its_session_from_another_port_and_after_a_restart_shakes_hands_in_full(
+    node: Files, tmp_path: Path
+) -> None:
+    openssl = program("openssl")
+    ticket = str(tmp_path / "session.pem")
+
+    async def connect(port: str, *more: str) -> str:
+        return await output(
+            openssl, "s_client", "-dtls1_2", "-connect", f"127.0.0.1:{port}", "-cert", node.certificate,
+            "-key", node.key, "-CAfile", node.authority, *more,
+        )  # fmt: skip
+
+    async def scenario() -> None:
+        async with Endpoint(site(), credentials=server_credentials()) as server:
+            port = (await serving(server)).rpartition(":")[2]
+            assert "New, " in await connect(port, "-sess_out", ticket)
+            assert "Reused, " in await connect(port, "-sess_in", ticket)
+            assert "Reused, " in await connect(port, "-sess_in", ticket)
+        async with Endpoint(site(), credentials=server_credentials()) as server:  # which has another key for tickets
+            port = (await serving(server)).rpartition(":")[2]
+            said = await connect(port, "-sess_in", ticket)
+            assert "New, " in said
+            assert "Verify return code: 0 (ok)" in said
+
+    run(scenario)

@@ -1,4 +1,7 @@
-"""Many clients and one server on a bad network, from a seed: nothing happens twice or by halves, nothing stays."""
+"""Many clients and one server on a bad network, from a seed: nothing happens twice or by halves, nothing stays.
+
+The same through pretended DTLS, where clients besides change their addresses in the middle of it all.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ import pytest
 
 from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
-from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import NetworkError
+from minicoap.security.sessions import server_path
+from minicoap.simulate.dtls import make_certificate, secured
 from minicoap.simulate.link import Link
 from minicoap.simulate.world import Host, World
 from tests.minicoap.core.solo import LIFETIME
@@ -19,6 +24,7 @@ from tests.minicoap.core.solo import LIFETIME
 SERVER = ("server", 5683)
 CLIENTS = 8
 REQUESTS = 12  # of each client
+REBINDINGS = 1  # of each client, where the network is bad
 
 
 def body_of(name: str, size: int) -> bytes:
@@ -29,7 +35,7 @@ def body_of(name: str, size: int) -> bytes:
 class Server:
     """Answers at random times and writes down what it was asked to do."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, secure: bool) -> None:
         self.chance = world.entropy("server's choices")
         self.world = world
         self.posted: Counter[str] = Counter()
@@ -43,7 +49,8 @@ class Server:
             Resource("/page/{name}/{size}", get=self.get),
         )
         self.core = EndpointCore(world.entropy("server"), site=site)
-        self.host.boot(self.core)
+        self.machine = secured(world, "server", self.core, certificate=make_certificate("s", names=["server"]))
+        self.host.boot(self.machine if secure else self.core)
 
     def answer(self, request: Request, response: Response, deferred: Optional[Deferred] = None) -> Any:
         """Answer now, soon or late."""
@@ -96,12 +103,16 @@ class Sink:
 class Client:
     """Asks for this and that at random times, and checks what it gets."""
 
-    def __init__(self, world: World, server: Server, index: int) -> None:
+    def __init__(self, world: World, server: Server, index: int, secure: bool) -> None:
         self.world, self.server, self.index = world, server, index
         self.chance = world.entropy(f"client {index}'s choices")
         self.host: Host = world.host((f"client-{index}", 5683))
         self.core = EndpointCore(world.entropy(f"client {index}"))
-        self.host.boot(self.core)
+        self.machine = secured(world, f"client {index}", self.core, certificate=make_certificate(f"client {index}"))
+        self.host.boot(self.machine if secure else self.core)
+        self.path: Path = server_path(SERVER, "server") if secure else SERVER
+        for number in range(REBINDINGS if secure and world.default_link.loss else 0):
+            self.host.call_later(self.chance.uniform(0.0, 60.0), self.host.rebind, (f"client-{index}", 6000 + number))
         self.outcomes: dict[str, list[Any]] = {}
         self.cancelled: dict[str, list[Any]] = {}
         self.expected: dict[str, tuple[str, int]] = {}
@@ -118,7 +129,14 @@ class Client:
         code = {"post": codes.POST, "page": codes.GET}.get(kind, codes.PUT)
         outcomes: list[Any] = []
         transfer = self.core.request(
-            code, SERVER, outcomes.append, self.world.now, uri_path=path, payload=body, confirmable=confirmable, szx=szx
+            code,
+            self.path,
+            outcomes.append,
+            self.world.now,
+            uri_path=path,
+            payload=body,
+            confirmable=confirmable,
+            szx=szx,
         )
         self.expected[name] = (kind, size)
         if self.chance.integer(3):
@@ -155,17 +173,18 @@ class Client:
         return successes
 
 
-def run(seed: int, **link: float) -> tuple[World, Server, list[Client]]:
+def run(seed: int, secure: bool = False, **link: float) -> tuple[World, Server, list[Client]]:
     world = World(seed, link=Link(**link))
-    server = Server(world)
-    clients = [Client(world, server, index) for index in range(CLIENTS)]
+    server = Server(world, secure)
+    clients = [Client(world, server, index, secure) for index in range(CLIENTS)]
     world.run_for(2000.0)
     return world, server, clients
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["coap", "coaps"])
 @pytest.mark.parametrize("seed", range(20))
-def test_bad_network_makes_nothing_happen_twice_or_by_halves_and_leaves_nothing(seed: int) -> None:
-    world, server, clients = run(seed, loss=0.2, duplicate=0.1, delay=0.05, jitter=1.0)
+def test_bad_network_makes_nothing_happen_twice_or_by_halves_and_leaves_nothing(seed: int, secure: bool) -> None:
+    world, server, clients = run(seed, secure, loss=0.2, duplicate=0.1, delay=0.05, jitter=1.0)
     successes = sum(client.check() for client in clients)
     assert successes > CLIENTS * REQUESTS // 2
     assert max(server.posted.values()) == 1
@@ -175,12 +194,19 @@ def test_bad_network_makes_nothing_happen_twice_or_by_halves_and_leaves_nothing(
     world.run_for(4 * LIFETIME)
     for endpoint in (server.core, *(client.core for client in clients)):
         assert not any(endpoint.footprint().values()), endpoint.footprint()
+    for machine in (server.machine, *(client.machine for client in clients)):
+        footprint = machine.footprint()
+        assert footprint["half_open"] == 0, footprint
+        assert footprint["channels"] <= footprint["associations"] <= 2 * CLIENTS, footprint
+        assert footprint["timers"] <= 1, footprint  # the next look for what is idle
 
 
-def test_good_network_makes_everything_succeed() -> None:
-    _, _, clients = run(99, delay=0.05, jitter=0.1)
+@pytest.mark.parametrize("secure", [False, True], ids=["coap", "coaps"])
+def test_good_network_makes_everything_succeed(secure: bool) -> None:
+    _, _, clients = run(99, secure, delay=0.05, jitter=0.1)
     assert sum(client.check() for client in clients) == sum(len(client.outcomes) for client in clients)
 
 
-def test_same_seed_gives_the_same_run() -> None:
-    assert run(7, loss=0.2, jitter=1.0)[0].digest == run(7, loss=0.2, jitter=1.0)[0].digest
+@pytest.mark.parametrize("secure", [False, True], ids=["coap", "coaps"])
+def test_same_seed_gives_the_same_run(secure: bool) -> None:
+    assert run(7, secure, loss=0.2, jitter=1.0)[0].digest == run(7, secure, loss=0.2, jitter=1.0)[0].digest

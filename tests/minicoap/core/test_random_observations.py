@@ -1,5 +1,5 @@
 """Many observers of one server on a bad network, from a seed: none sees time go back, each has the last state in the
-end, and when they are gone nothing is left."""
+end, and when they are gone nothing is left. The same through pretended DTLS."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.observe_client import Observation
-from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import NetworkError
+from minicoap.security.sessions import server_path
+from minicoap.simulate.dtls import make_certificate, secured
 from minicoap.simulate.link import Link
 from minicoap.simulate.world import Host, World
 from tests.minicoap.core.solo import LIFETIME
@@ -26,8 +28,9 @@ BUSY = 150.0  # seconds of changes and churn
 class Server:
     """Resources that count; their state outlives a crash of the server."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, secure: bool) -> None:
         self.world = world
+        self.secure = secure
         self.chance = world.entropy("server's choices")
         self.host: Host = world.host(SERVER)
         self.values = dict.fromkeys(NAMES, 0)
@@ -45,8 +48,10 @@ class Server:
                 for name in NAMES
             )
         )
-        self.core = EndpointCore(self.world.entropy(f"server {self.lives}"), site=self.site)
-        self.host.boot(self.core)
+        name = f"server {self.lives}"
+        self.core = EndpointCore(self.world.entropy(name), site=self.site)
+        self.machine = secured(self.world, name, self.core, certificate=make_certificate("s", names=["server"]))
+        self.host.boot(self.machine if self.secure else self.core)
 
     def change(self, name: str) -> None:
         self.values[name] += 1
@@ -85,8 +90,12 @@ class Observer:
 
     def boot(self) -> None:
         self.lives += 1
-        self.core = EndpointCore(self.world.entropy(f"client {self.index} {self.lives}"))
-        self.host.boot(self.core)
+        name = f"client {self.index} {self.lives}"
+        self.core = EndpointCore(self.world.entropy(name))
+        secure = self.server.secure
+        self.path: Path = server_path(SERVER, "server") if secure else SERVER
+        machine = secured(self.world, name, self.core, certificate=make_certificate(f"client {self.index}"))
+        self.host.boot(machine if secure else self.core)
         self.told.clear()
         self.observations.clear()
         self.failed.clear()
@@ -115,7 +124,12 @@ class Observer:
             self.count += 1
 
         self.observations[name] = self.core.observe(
-            SERVER, update, self.world.now, uri_path=(name,), confirmable=self.chance.integer(2) != 0, patience=10_000.0
+            self.path,
+            update,
+            self.world.now,
+            uri_path=(name,),
+            confirmable=self.chance.integer(2) != 0,
+            patience=10_000.0,
         )
 
     def stop(self, name: str) -> None:
@@ -140,9 +154,11 @@ def check_outstanding(core: EndpointCore) -> None:
         assert len(peer.outstanding) <= 1
 
 
-def run(seed: int, crash: Optional[str] = None, **link: float) -> tuple[World, Server, list[Observer]]:
+def run(
+    seed: int, crash: Optional[str] = None, *, secure: bool = False, **link: float
+) -> tuple[World, Server, list[Observer]]:
     world = World(seed, link=Link(**link))
-    server = Server(world)
+    server = Server(world, secure)
     observers = [Observer(world, server, index) for index in range(CLIENTS)]
     world.after_event.append(lambda: check_outstanding(server.core))
     if crash == "server":
@@ -150,16 +166,22 @@ def run(seed: int, crash: Optional[str] = None, **link: float) -> tuple[World, S
     elif crash == "clients":
         for observer in observers[::2]:
             world.call_at(70.0 + observer.index, observer.boot)
+    elif crash == "addresses":
+        for observer in observers:
+            world.call_at(70.0 + observer.index, observer.host.rebind, (f"client-{observer.index}", 6000))
     world.run_for(BUSY)
     return world, server, observers
 
 
-@pytest.mark.parametrize("crash", [None, "server", "clients"])
+@pytest.mark.parametrize(
+    ("secure", "crash"),
+    [(secure, crash) for secure in (False, True) for crash in (None, "server", "clients")] + [(True, "addresses")],
+)
 @pytest.mark.parametrize("seed", range(8))
 def test_bad_network_lets_every_observer_have_the_last_state_and_leaves_nothing(
-    seed: int, crash: Optional[str]
+    seed: int, crash: Optional[str], secure: bool
 ) -> None:
-    world, server, observers = run(seed, crash, **BAD)
+    world, server, observers = run(seed, crash, secure=secure, **BAD)
     world.heal()
     world.run_for(400.0)  # a registration that waits for a repetition, one more after Max-Age, the confirming ones
     alive = 0
@@ -212,5 +234,6 @@ def test_good_network_shows_most_states_and_all_of_the_last() -> None:
         }
 
 
-def test_same_seed_gives_the_same_run() -> None:
-    assert run(7, "server", **BAD)[0].digest == run(7, "server", **BAD)[0].digest
+@pytest.mark.parametrize("secure", [False, True], ids=["coap", "coaps"])
+def test_same_seed_gives_the_same_run(secure: bool) -> None:
+    assert run(7, "server", secure=secure, **BAD)[0].digest == run(7, "server", secure=secure, **BAD)[0].digest

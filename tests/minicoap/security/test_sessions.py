@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
+import weakref
 
 import pytest
 
@@ -418,3 +420,22 @@ def test_responses_are_responses() -> None:
     pair.deliver()
     assert isinstance(pair.outcomes[0], Response)
     assert pair.outcomes[0].code == 0x84
+
+
+def test_the_memory_of_ended_sessions_does_not_wait_for_the_collector_of_cycles() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        pair = SecurePair(limits=SecurityLimits(half_open=2))
+        pair.get()
+        (association,) = pair.server._associations.values()
+        sessions = [weakref.ref(association.channel.session.connection)]
+        del association
+        for number in range(5):
+            half_open(pair, number)
+            sessions += [weakref.ref(channel.session.connection) for channel in pair.server._half_open]
+        pair.server.close(pair.now)
+        pair.server.datagrams_to_send()
+        assert [reference() for reference in sessions if reference() is not None] == []
+    finally:
+        gc.enable()
