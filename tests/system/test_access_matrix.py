@@ -28,7 +28,7 @@ from tests.fleet.server.test_access import ASKED
 from tests.system.processes import wait_until
 from tests.system.test_secured import Fleet
 
-# Of the identities there, those that come with a certificate; "anonymous" has none, and a server's is none to come with.
+# Those that come with a certificate; "anonymous" has none, and a server with its own is refused as a client.
 NAMES = {
     "operator": Principal("operator", "alice"),
     "viewer": Principal("viewer", "victor"),
