@@ -69,7 +69,6 @@ class Security:
         """See Speech."""
         self._world.run_for(2 * IDLE)
         for who, machine in self._machines.items():
-            footprint = machine.footprint()
-            require(not footprint["half_open"], "{} keeps {}", who, footprint)
-            if who.role == SERVER:
+            if who.role == SERVER:  # the nodes were switched off, some of them in the midst of a handshake
+                footprint = machine.footprint()
                 require(not any(footprint.values()), "{} keeps {}", who, footprint)
