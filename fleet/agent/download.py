@@ -2,7 +2,8 @@
 
 A file under way is `<sha256>.part`; complete and synced it loses the ending. It goes on where it stood: after a lost
 network at the next block, after a restart of the process too, after a power cut where the last sync was. What costs the
-operator money is bounded: bytes in all, and failures without a byte of progress.
+operator money is bounded: bytes that came in all, those too that were of no use; failures without a byte of progress;
+and time, since a server that lets a block trickle through now and then would hold the job, and the radio, for ever.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from fleet.host.files import Files
 from fleet.install.interface import NO_SPACE, Answer
 from fleet.model.jobs import ArtifactRef
 from minicoap.codec import codes
+from minicoap.core.block_client import Transfer
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.request import ClientRequest, Path, Response
@@ -28,14 +30,20 @@ logger = logging.getLogger(__name__)
 FAILED = "download_failed"
 REFUSED = "artifact_refused"
 OVER_BUDGET = "download_over_budget"
+TOO_SLOW = "download_too_slow"
 
 BLOCK = 1024  # bytes
+ETAG_LENGTH = 8  # bytes: the ETag that the server gives a content is the beginning of its SHA-256
 WINDOW = 16  # blocks under way at most; congestion control decides how many, and a link that loses much gets one
 SYNC_STEP = 256 * 1024  # bytes between syncs: what a power cut costs at most
 FAILURES = 40  # without progress, before it is given up; with the waits below, most of an hour
 FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0  # seconds
 BUDGET_FACTOR = 3  # bytes that may be received for one byte of the job
 BUDGET_EXTRA = 1024 * 1024  # bytes, whatever the size
+# The slowest link in use, NB-IoT where coverage is worst, carries a few hundred bits a second: half of that is no link.
+# Beside it hours for waits, since a network that is away for one is no reason to give up.
+LEAST_RATE = 16  # bytes a second, over the whole download of one life of the process
+LEAST_TIME = 6 * 3600.0  # seconds, whatever the size
 
 
 class Downloads:
@@ -97,6 +105,9 @@ class Download:
         self._done: Optional[Callable[[Answer], None]] = done
         self._total = sum(artifact.size for artifact in artifacts)
         self._budget = BUDGET_FACTOR * self._total + BUDGET_EXTRA
+        self._spent = 0  # bytes that came by fetches that are over
+        self._fetch: Optional[Transfer] = None  # the one under way, once its first block has come
+        self._ends_at = downloads.clock.monotonic() + LEAST_TIME + self._total / LEAST_RATE
         self._backoff = Backoff(downloads.entropy, FIRST_WAIT, LONGEST_WAIT)
         self._index = 0
         self._before = 0  # bytes of the artifacts that are complete
@@ -124,16 +135,21 @@ class Download:
     # ClientSink
 
     def begin(self, response: Response, size: Optional[int]) -> None:
-        """Refuse a body that is not as long as the job says."""
+        """Refuse a body that is not as long as the job says, or is named as another."""
         self._etag = response.etag
+        expected = bytes.fromhex(self._artifact.sha256[: 2 * ETAG_LENGTH])
+        # An ETag of another length is not a fleet server's: a proxy may have made it, and it says nothing of the hash.
+        if response.etag is not None and len(response.etag) == ETAG_LENGTH and response.etag != expected:
+            raise BodyError(f"the server has another content now (its ETag is {response.etag.hex()})")
         if size is not None and size != self._artifact.size:
             raise BodyError(f"the server has {size} bytes, the job says {self._artifact.size}")
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Take a block."""
-        self._budget -= len(data)
-        if offset + len(data) > self._artifact.size or self._budget < 0:
+        if offset + len(data) > self._artifact.size or self._spends(len(data)) > self._budget:
             raise BodyError("more bytes come than the job allows")
+        if self._is_late:
+            raise BodyError("the server sends too slowly")
         self._files.write_at(self._part, offset, data)
         self._offset = offset + len(data)
         self._backoff.reset()
@@ -142,6 +158,22 @@ class Download:
         self._received(self._before + self._offset, self._total)
 
     # How it goes on
+
+    def _moved_on(self, fetch: Transfer) -> None:
+        self._fetch = fetch
+
+    def _spends(self, size: int) -> int:
+        """Return how many bytes came in all, of the fetch under way `size` if nothing is known of it yet."""
+        return self._spent + (size if self._fetch is None else self._fetch.taken)
+
+    @property
+    def _is_late(self) -> bool:
+        return self._downloads.clock.monotonic() > self._ends_at
+
+    @property
+    def _why(self) -> str:
+        """The reason of a failure that is no refusal."""
+        return OVER_BUDGET if self._spent > self._budget else TOO_SLOW if self._is_late else FAILED
 
     @property
     def _artifact(self) -> ArtifactRef:
@@ -198,18 +230,20 @@ class Download:
                 etag=self._etag,
                 szx=BLOCK.bit_length() - 5,
                 window=WINDOW,
+                progress=self._moved_on,
             )
         except NetworkError as error:
             self._retry(error)
 
     def _answered(self, outcome: Union[Response, CoapError]) -> None:
         self._transfer = None
+        self._spent = self._spends(0)
+        self._fetch = None
         try:
             if isinstance(outcome, StorageError):
                 self._fail_storage(outcome.error)
             elif isinstance(outcome, BodyError):
-                over = self._budget < 0
-                self._finish(Answer(ok=False, reason=OVER_BUDGET if over else FAILED, output=str(outcome)))
+                self._finish(Answer(ok=False, reason=self._why, output=str(outcome)))
             elif isinstance(outcome, CoapError):
                 self._retry(outcome)
             elif outcome.is_success:
@@ -236,8 +270,8 @@ class Download:
         if self._done is None:
             return
         text = codes.code_name(why.code) if isinstance(why, Response) else str(why)
-        if self._backoff.failures >= FAILURES:
-            self._finish(Answer(ok=False, reason=FAILED, output=f"{self._artifact.name}: {text}"))
+        if self._backoff.failures >= FAILURES or self._why != FAILED:
+            self._finish(Answer(ok=False, reason=self._why, output=f"{self._artifact.name}: {text}"))
             return
         self._offset -= self._offset % BLOCK
         wait = self._backoff.wait()

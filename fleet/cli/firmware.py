@@ -21,6 +21,7 @@ from minicoap.core.body import TransferState
 from minicoap.errors import StorageError
 
 UNCHECKED = ".unchecked"  # behind the name of a file whose hash is not known to be right yet
+READ_SIZE = 1 << 20  # bytes of a file that are hashed at a time
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,49 +42,90 @@ def main(arguments: Sequence[str]) -> int:
 
 async def _put(fleet: Fleet, options: argparse.Namespace) -> int:
     name = options.name or os.path.basename(options.file)
+    sha256 = _hash_of(options.file)
+    # That a name is free is for the server to say, in the moment in which it is taken.
+    listed = None if options.if_none_match else await fleet.artifact(name)
+    if listed is not None and listed.name == name and listed.sha256 == sha256:
+        _show_artifact(options, listed, f"{printable(name)}  {human_size(listed.size)}  is in the store already")
+        return DONE
     try:
         source = FileSource(options.file)
     except StorageError as error:
         raise UsageError(str(error)) from error
     with source, Progress(name, source.size, sys.stderr) as progress:
-        upload = _Upload(source, progress)
-        answer = await fleet.put_artifact(name, upload, only_if_new=options.if_none_match)
-    stored = answer.value.get("sha256", upload.sha256)
-    if stored != upload.sha256:
-        raise PeerError(f"the store took {name} with the SHA-256 {stored}, the file has {upload.sha256}; put it again")
+        answer = await fleet.put_artifact(
+            name, source, only_if_new=options.if_none_match, progress=lambda state, size: progress.at(state.offset)
+        )
+    stored = answer.value.get("sha256", sha256)
+    if stored != sha256:
+        raise PeerError(f"the store took {name} with the SHA-256 {stored}, the file has {sha256}; put it again")
     session.show_answer(options, answer, f"{printable(name)}  {human_size(source.size)}  sha256 {stored}")
     return DONE
 
 
 async def _get(fleet: Fleet, options: argparse.Namespace) -> int:
-    artifact = await _find(fleet, options.name)
+    artifact = await fleet.artifact(options.name)
+    if artifact is None:
+        raise NotFoundError(
+            f"there is no artifact {options.name!r} in the store; `fleet firmware list` shows what there is"
+        )
     target = options.output or artifact.name
     if os.path.isdir(target):
         target = os.path.join(target, artifact.name)
     unchecked = target + UNCHECKED
-    digest = hashlib.sha256()
-    with Progress(artifact.name, artifact.size, sys.stderr) as progress:
+    if not _is_left_whole(unchecked, artifact):
+        digest = hashlib.sha256()
+        with Progress(artifact.name, artifact.size, sys.stderr) as progress:
 
-        def moved_on(state: TransferState, size: Optional[int]) -> None:
-            progress.at(state.offset)
+            def moved_on(state: TransferState, size: Optional[int]) -> None:
+                progress.at(state.offset)
 
-        # By its content and not by its name, which may come to mean something else meanwhile.
-        await fleet.get_artifact(artifact.sha256, unchecked, progress=moved_on, digest=digest)
-    try:
+            # By its content and not by its name, which may come to mean something else meanwhile.
+            await fleet.get_artifact(artifact.sha256, unchecked, progress=moved_on, digest=digest)
         if digest.hexdigest() != artifact.sha256:
-            os.remove(unchecked)
+            _remove(unchecked)
             raise PeerError(
                 f"what came as {artifact.name} has the SHA-256 {digest.hexdigest()}, the store lists "
                 f"{artifact.sha256}; nothing was kept"
             )
+    try:
         os.replace(unchecked, target)
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    _show_artifact(options, artifact, f"{printable(target)}  {human_size(artifact.size)}  sha256 {artifact.sha256}")
+    return DONE
+
+
+def _is_left_whole(unchecked: str, artifact: ArtifactView) -> bool:
+    """Whether an earlier run has fetched all of an artifact, and was ended before it could give it its name."""
+    if not os.path.isfile(unchecked):
+        return False
+    return os.path.getsize(unchecked) == artifact.size and _hash_of(unchecked) == artifact.sha256
+
+
+def _hash_of(file: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(file, "rb") as opened:
+            for data in iter(lambda: opened.read(READ_SIZE), b""):
+                digest.update(data)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _remove(file: str) -> None:
+    try:
+        os.remove(file)
+    except OSError as error:
+        raise UsageError(f"cannot remove {file}: {error.strerror}") from error
+
+
+def _show_artifact(options: argparse.Namespace, artifact: ArtifactView, text: str) -> None:
     if options.json:
         print_document(encode(artifact))
     else:
-        print(f"{printable(target)}  {human_size(artifact.size)}  sha256 {artifact.sha256}")
-    return DONE
+        print(text)
 
 
 async def _list(fleet: Fleet, options: argparse.Namespace) -> int:
@@ -102,43 +144,5 @@ async def _delete(fleet: Fleet, options: argparse.Namespace) -> int:
     return DONE
 
 
-async def _find(fleet: Fleet, name: str) -> ArtifactView:
-    async for page in fleet.artifacts():
-        for artifact in page.value.firmware:
-            if name in (artifact.name, artifact.sha256):
-                return artifact
-    raise NotFoundError(f"there is no artifact {name!r} in the store; `fleet firmware list` shows what there is")
-
-
 def _row(artifact: ArtifactView) -> tuple[str, ...]:
     return artifact.name, human_size(artifact.size), artifact.sha256, local_time(artifact.created_at)
-
-
-class _Upload:
-    """A file on its way to the store, watched and hashed."""
-
-    def __init__(self, file: FileSource, progress: Progress) -> None:
-        self._file = file
-        self._progress = progress
-        self._hash = hashlib.sha256()
-        self._hashed = 0
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    @property
-    def size(self) -> int:
-        return self._file.size
-
-    @property
-    def etag(self) -> Optional[bytes]:
-        return self._file.etag
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        data = self._file.read_at(offset, length)
-        if offset == self._hashed:
-            self._hash.update(data)
-            self._hashed += len(data)
-        self._progress.at(offset)
-        return data

@@ -25,6 +25,7 @@ from fleet import errors
 from fleet.errors import IllegalMoveError, NotFoundError, PeerError, RefusedError
 from fleet.model.api_answers import (
     ActionAnswer,
+    ArtifactView,
     CreateAnswer,
     ErrorAnswer,
     FirmwareAnswer,
@@ -179,14 +180,44 @@ class Fleet:
         """What the firmware store holds, page by page."""
         return _pages(lambda after: self._list("firmware", FirmwareAnswer, after))
 
+    async def artifact(self, name: str) -> Optional[ArtifactView]:
+        """What the store lists under a name or a SHA-256 in hex, a name before a hash; None if there is no such."""
+        found: Optional[ArtifactView] = None
+        async for page in self.artifacts():
+            for artifact in page.value.firmware:
+                if artifact.name == name:
+                    return artifact
+                if artifact.sha256 == name and found is None:
+                    found = artifact
+        return found
+
     async def put_artifact(
-        self, name: str, content: Union[bytes, Source], *, only_if_new: bool = False
+        self,
+        name: str,
+        content: Union[bytes, Source],
+        *,
+        only_if_new: bool = False,
+        progress: Optional[TransferProgress] = None,
     ) -> Answer[Document]:
-        """Put `content` into the store, block by block; `only_if_new` refuses to replace another of that name."""
+        """Put `content` into the store, block by block; `only_if_new` refuses to replace another of that name.
+
+        It carries a Request-Tag (RFC 9175), so that another upload under that name is told apart from it. `progress` is
+        told what the server has taken, see `minicoap.Endpoint.upload`.
+        """
         options = ((IF_NONE_MATCH, b""),) if only_if_new else ()
-        response = await self._request(
-            codes.PUT, ("firmware", name), payload=content, content_format=contentformats.OCTET_STREAM, options=options
-        )
+        with self._errors():
+            response = await self._endpoint.upload(
+                self._uri(("firmware", name)),
+                content,
+                tagged=True,
+                content_format=contentformats.OCTET_STREAM,
+                accept=JSON,
+                options=options,
+                progress=progress,
+                timeout=self._timeout,
+            )
+        if not response.is_success:
+            raise _refusal(response)
         return _answer(response, Document, f"PUT /firmware/{name}")
 
     async def get_artifact(

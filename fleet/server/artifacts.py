@@ -17,6 +17,7 @@ from fleet.host.files import Files
 logger = logging.getLogger(__name__)
 
 SYNC_STEP = 4 * 1024 * 1024  # bytes between syncs of an upload, so that no single one holds the server up for long
+SERVED_LIMIT = 256  # contents that are known to be served
 
 
 class StoreFullError(Exception):
@@ -38,6 +39,7 @@ class ArtifactStore:
         self._numbers = itertools.count(1)
         self._used = 0
         self._claimed: dict[str, int] = {}
+        self._served: dict[str, ContentSource] = {}
         files.make_directory(self._contents)
         files.make_directory(self._incoming)
         for name in files.names(self._incoming):
@@ -70,6 +72,19 @@ class ArtifactStore:
         size = self._files.size(path)
         return None if size is None else ContentSource(self._files, path, size, sha256)
 
+    def served(self, sha256: str) -> Optional[ContentSource]:
+        """A content that `serve` has returned not long ago, and that has not been removed or replaced since."""
+        return self._served.get(sha256)
+
+    def serve(self, sha256: str) -> Optional[ContentSource]:
+        """As `source`, for a content that the ledger needs; it is `served` from now on."""
+        source = self.source(sha256)
+        if source is not None:
+            while len(self._served) >= SERVED_LIMIT:
+                del self._served[next(iter(self._served))]
+            self._served[sha256] = source
+        return source
+
     def open(self, sha256: str) -> io.RawIOBase:
         """A content as a file to be read; raises FileNotFoundError."""
         path = self._path(sha256)
@@ -90,6 +105,7 @@ class ArtifactStore:
 
     def remove(self, sha256: str) -> None:
         """Remove a content, unless it is claimed."""
+        self._served.pop(sha256, None)
         if sha256 in self._claimed:
             return
         path = self._path(sha256)
@@ -118,6 +134,7 @@ class ArtifactStore:
 
     def adopt(self, path: str, sha256: str) -> None:
         """Make a complete and synced upload a content, in the place of one that may have been damaged since."""
+        self._served.pop(sha256, None)
         replaced = self._files.size(self._path(sha256))
         self._files.rename(path, self._path(sha256))
         self._used -= replaced or 0

@@ -110,6 +110,12 @@ class JobQuery(Query[JobItem], frozen=True):
     job_id: str
 
 
+class AnswerQuery(Query[commands.Outcome], frozen=True):
+    """What a repeat of a command is answered; none where there was none with its `request_id` yet."""
+
+    command: commands.CreateJob
+
+
 class JobsQuery(Query[JobItem], frozen=True):
     """All jobs, newest first."""
 

@@ -111,6 +111,8 @@ class Server:
         self._flush_at = clock.monotonic() + FLUSH_INTERVAL
         self._restored: Callable[[], None] = _nothing
         self._needed: dict[str, None] = {}
+        self._resuming = 0  # questions to the store what waits, now that a job goes on
+        self._hinted: dict[tuple[str, str], None] = {}  # by changes, while such a question is open
         ledger.watch(self._changed)
 
     # DatagramMachine
@@ -246,6 +248,7 @@ class Server:
                 self._execution_changed(change)
             elif change.kind == JOB and change.state == jobs.RUNNING:
                 # What waited while the job was paused or prepared is the store's to say.
+                self._resuming += 1
                 self.services.ledger.query(WaitingQuery(), self._resumed)
             elif change.kind == NODE and change.node_id is not None:
                 if change.state == REMOVED:
@@ -264,17 +267,23 @@ class Server:
             return
         if job_id in self.services.waiting.jobs_for(node_id):
             self._hint(job_id, node_id)
+            if self._resuming:
+                self._hinted[job_id, node_id] = None
 
     def _resumed(self, page: Page[WaitingItem]) -> None:
         self._take_waiting(page)
         if page.next is not None:
             self.services.ledger.query(WaitingQuery(page.next), self._resumed)
+        else:
+            self._resuming -= 1
+            if not self._resuming:
+                self._hinted.clear()
         self._notifier.send(self.services.clock.monotonic())
 
     def _take_waiting(self, page: Page[WaitingItem]) -> None:
         for item in page.items:
             self.services.waiting.add(item)
-            if item.state == executions.PENDING:
+            if item.state == executions.PENDING and (item.job_id, item.node_id) not in self._hinted:
                 self._hint(item.job_id, item.node_id)
 
     def _hint(self, job_id: str, node_id: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Callable
+import logging
+from typing import Callable, Optional, TypeVar
 
+from fleet.errors import PeerError
 from fleet.host.addresses import is_loopback
 from fleet.host.clock import Clock
 from fleet.host.facts import Facts
+from fleet.model.answers import refusal, refuse_error
 from fleet.server.access import Access
 from fleet.server.artifacts import ArtifactStore
 from fleet.server.audit import AuditTrail
-from fleet.server.commands import Command, Outcome
+from fleet.server.commands import OK, Command, Outcome
 from fleet.server.config import ServerConfig
 from fleet.server.presence import Presence, Presences
 from fleet.server.queries import Item, Page, Query
@@ -18,10 +21,15 @@ from fleet.server.refusals import refuse_outcome, refuse_page
 from fleet.server.series import Series
 from fleet.server.store.interface import Ledger
 from fleet.server.waiting import Waiting
+from minicoap.codec import codes
 from minicoap.core.entropy import Entropy
 from minicoap.core.request import Deferred, Path, Request, Response, SecurePath
 
 _SECURE = "coaps://"
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Services:
@@ -88,27 +96,85 @@ class Services:
 
     def submit(self, request: Request, command: Command, succeed: Callable[[Request, Outcome], Response]) -> Deferred:
         """Answer `request` once `command` is durable: by `succeed`, or by what the command was refused for."""
-        deferred = request.defer()
+        answering = Answering(self, request)
 
         def done(outcome: Outcome) -> None:
-            response = succeed(request, outcome) if outcome.is_ok else refuse_outcome(request, outcome)
-            deferred.resolve(response, self.clock.monotonic())
+            answering.resolve(succeed(request, outcome) if outcome.is_ok else refuse_outcome(request, outcome))
 
-        self.ledger.submit(command, done)
-        return deferred
+        return answering.submit(command, done)
 
     def query(
         self, request: Request, query: Query[Item], succeed: Callable[[Request, Page[Item]], Response]
     ) -> Deferred:
         """Answer `request` from the page that `query` leads to: by `succeed`, or by why there is none."""
-        deferred = request.defer()
+        answering = Answering(self, request)
+        return answering.query(query, lambda page: answering.resolve(succeed(request, page)))
 
-        def done(page: Page[Item]) -> None:
-            response = succeed(request, page) if page.status == "ok" else refuse_page(request, page)
-            deferred.resolve(response, self.clock.monotonic())
 
-        self.ledger.query(query, done)
-        return deferred
+class Answering:
+    """A request that is answered once the ledger has spoken, maybe more than once.
+
+    All that waits for the ledger on behalf of a request goes through one of these, so that none is left without an
+    answer: what a callback raises is logged, and answered with 5.00, or as what it says of the request. `ended` is
+    called before the answer, whatever it is; `deferred` is where it goes, if the request has been deferred already.
+    """
+
+    __slots__ = ("_ended", "_services", "deferred", "request")
+
+    def __init__(
+        self,
+        services: Services,
+        request: Request,
+        *,
+        deferred: Optional[Deferred] = None,
+        ended: Optional[Callable[[], None]] = None,
+    ) -> None:
+        self.request = request
+        self.deferred = request.defer() if deferred is None else deferred
+        self._services = services
+        self._ended = ended
+
+    def resolve(self, response: Response) -> None:
+        """Give the answer."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
+        self.deferred.resolve(response, self._services.clock.monotonic())
+
+    def query(self, query: Query[Item], found: Callable[[Page[Item]], None]) -> Deferred:
+        """Call `found` with what the ledger finds; where it cannot look, that is the answer."""
+
+        def checked(page: Page[Item]) -> None:
+            if page.status != OK:
+                self.resolve(refuse_page(self.request, page))
+            else:
+                found(page)
+
+        self._services.ledger.query(query, self._told_of(checked))
+        return self.deferred
+
+    def submit(self, command: Command, done: Callable[[Outcome], None]) -> Deferred:
+        """Call `done` with the outcome of a command, whichever it is, once that is durable."""
+        self._services.ledger.submit(command, self._told_of(done))
+        return self.deferred
+
+    def _told_of(self, callback: Callable[[T], None]) -> Callable[[T], None]:
+        def call(result: T) -> None:
+            try:
+                callback(result)
+            except Exception as error:  # noqa: BLE001  the boundary to the ledger: whoever asked has to be told
+                self._failed(error)
+
+        return call
+
+    def _failed(self, error: Exception) -> None:
+        is_answered = self.deferred.response is not None
+        if isinstance(error, PeerError) and not is_answered:
+            self.resolve(refuse_error(self.request, error))
+            return
+        logger.error("the answer to a request failed", exc_info=error)
+        if not is_answered:
+            self.resolve(refusal(self.request, codes.INTERNAL_SERVER_ERROR, ""))
 
 
 def _nobody_observes(path: str) -> None:

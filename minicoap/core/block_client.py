@@ -172,6 +172,11 @@ class Transfer:
         return self._download.edge
 
     @property
+    def taken(self) -> int:
+        """Bytes of the response's body that came, counting those that came twice or could not be used."""
+        return self._download.taken
+
+    @property
     def received_size(self) -> Optional[int]:
         """Length of the response's body, as far as it is known."""
         return self._download.size

@@ -70,6 +70,7 @@ class Download:
         flight: Optional[Flight],
     ) -> None:
         self.edge = offset  # where the body has its first gap
+        self.taken = 0  # bytes of all blocks that came, those that were dropped or fetched again too
         self.size: Optional[int] = None  # what the server said, or what it was
         self.etag = etag
         self.szx = MAX_SZX if szx is None else szx
@@ -136,6 +137,7 @@ class Download:
         at = value >> 4 << (szx + 4)
         payload = message.payload
         length = len(payload)
+        self.taken += length
         if szx > MAX_SZX:
             raise BodyError("block size exponent 7 is reserved")
         if at != offset:
@@ -255,6 +257,7 @@ class Download:
         self._has_begun = True
         self.etag = response.etag
         self.size = len(response.body)
+        self.taken += self.size
         self._sink.begin(response, self.size)
         if self._is_done:
             return

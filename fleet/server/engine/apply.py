@@ -59,19 +59,24 @@ def apply(tx: Tx, command: Command) -> Outcome:
         outcome = meaning(tx, command)
         audit.audit(tx, command, outcome)
         return outcome
-    fingerprint = _fingerprint(command)
     known = tx.answer(command.request_id)
     if known is not None:
-        if known[0] == fingerprint:
-            return known[1]
-        problem = "this request_id was used for another request; give each request one of its own"
-        outcome = Outcome(INVALID, problem, "$.request_id")
-        audit.audit(tx, command, outcome)
+        outcome = answer_again(command, *known)
+        if outcome is not known[1]:
+            audit.audit(tx, command, outcome)
         return outcome
     outcome = meaning(tx, command)
     audit.audit(tx, command, outcome)
-    tx.remember(command.request_id, command.at, fingerprint, outcome)
+    tx.remember(command.request_id, command.at, _fingerprint(command), outcome)
     return outcome
+
+
+def answer_again(command: Command, fingerprint: str, outcome: Outcome) -> Outcome:
+    """Answer a command whose request id had this `outcome` before: by that, if it is a repeat."""
+    if fingerprint == _fingerprint(command):
+        return outcome
+    problem = "this request_id was used for another request; give each request one of its own"
+    return Outcome(INVALID, problem, "$.request_id")
 
 
 def _fingerprint(command: Command) -> str:

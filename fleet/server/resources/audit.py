@@ -9,11 +9,9 @@ from fleet.model.answers import FORMATS, answer, arguments, guarded
 from fleet.model.api import check_page
 from fleet.model.audit import TEXT_LIMIT, AuditAnswer, AuditView
 from fleet.model.times import iso_from_ms, ms_from_iso
-from fleet.server import commands
 from fleet.server.queries import AuditDroppedQuery, AuditItem, AuditQuery, Page
-from fleet.server.refusals import refuse_page
-from fleet.server.services import Services
-from minicoap.core.request import Deferred, Request, Response
+from fleet.server.services import Answering, Services
+from minicoap.core.request import Deferred, Request
 from minicoap.core.resource import Resource
 
 
@@ -49,27 +47,16 @@ class AuditResource:
             asked.get("result"),
             since,
         )
-        ledger = self._services.ledger
-        deferred = request.defer()
+        answering = Answering(self._services, request)
 
         def found(page: Page[AuditItem]) -> None:
-            if page.status != commands.OK:
-                resolve(refuse_page(request, page))
-            else:
-                ledger.query(AuditDroppedQuery(), lambda dropped: told(page, dropped))
+            answering.query(AuditDroppedQuery(), lambda dropped: told(page, dropped))
 
         def told(page: Page[AuditItem], dropped: Page[tuple[str, int]]) -> None:
-            if dropped.status != commands.OK:
-                resolve(refuse_page(request, dropped))
-                return
             entries = tuple(_view(item) for item in page.items)
-            resolve(answer(request, AuditAnswer(entries, dict(dropped.items), page.next)))
+            answering.resolve(answer(request, AuditAnswer(entries, dict(dropped.items), page.next)))
 
-        def resolve(response: Response) -> None:
-            deferred.resolve(response, self._services.clock.monotonic())
-
-        ledger.query(query, found)
-        return deferred
+        return answering.query(query, found)
 
 
 def _view(item: AuditItem) -> AuditView:

@@ -14,11 +14,11 @@ from fleet.model.api_answers import ArtifactView, FirmwareAnswer
 from fleet.model.artifacts import Artifact, check_artifact_name, is_sha256
 from fleet.model.times import iso_from_ms
 from fleet.server import commands
-from fleet.server.artifacts import Incoming, StoreFullError
+from fleet.server.artifacts import ContentSource, Incoming, StoreFullError
 from fleet.server.commands import DeleteArtifact, Outcome, PutArtifact
 from fleet.server.queries import ArtifactQuery, ArtifactsQuery, Page
-from fleet.server.refusals import refuse_outcome, refuse_page
-from fleet.server.services import Services
+from fleet.server.refusals import refuse_outcome
+from fleet.server.services import Answering, Services
 from minicoap.codec import codes, contentformats
 from minicoap.codec.options import ETAG, IF_MATCH, IF_NONE_MATCH, SIZE1, encode_uint
 from minicoap.core.body import Sink
@@ -31,7 +31,6 @@ _FOREVER = 31_536_000  # seconds: bytes named by their hash never change
 _CONDITIONS = 1 << IF_MATCH | 1 << IF_NONE_MATCH
 _BYTES = (None, contentformats.OCTET_STREAM)
 _ANSWERS = (None, *FORMATS)
-_Known = Callable[[Optional[str], Optional[Response]], None]
 
 
 class StoredAnswer(msgspec.Struct, frozen=True):
@@ -95,20 +94,21 @@ class FirmwareResource:
             return refusal(request, codes.BAD_OPTION, "GET takes no If-Match and no If-None-Match; it takes ETag")
         name = request.args["name"]
         by_hash = is_sha256(name)
+        # Each block that a node asks for after it was away comes here: what was found for the first holds for them.
+        source = self._services.artifacts.served(name) if by_hash else None
+        if source is not None:
+            return _content(request, source, _FOREVER)
 
         def found(request: Request, page: Page[Artifact]) -> Response:
             if not page.items:
                 return refusal(request, codes.NOT_FOUND, f"there is no artifact {name[:80]!r}; see GET /firmware")
             artifact = page.items[0]
-            source = self._services.artifacts.source(artifact.sha256)
-            if source is None or source.etag is None:
+            source = self._services.artifacts.serve(artifact.sha256)
+            if source is None:
                 logger.error("the content %s of artifact %s is missing", artifact.sha256, artifact.name)
                 text = "the artifact's bytes are missing; upload it again"
                 return refusal(request, codes.INTERNAL_SERVER_ERROR, text)
-            max_age = _FOREVER if by_hash else 0
-            if source.etag in request.options.all(ETAG):
-                return Response(codes.VALID, etag=source.etag, max_age=max_age)
-            return Response(codes.CONTENT, source, contentformats.OCTET_STREAM, etag=source.etag, max_age=max_age)
+            return _content(request, source, _FOREVER if by_hash else 0)
 
         query = ArtifactQuery(sha256=name) if by_hash else ArtifactQuery(name=name)
         return self._services.query(request, query, found)
@@ -139,54 +139,42 @@ class FirmwareResource:
             return refusal(request, codes.BAD_OPTION, "DELETE takes no If-None-Match; it takes If-Match")
         services = self._services
         name = request.args["name"]
-        deferred = request.defer()
+        answering = Answering(services, request)
 
-        def conditions_known(replaces: Optional[str], refused: Optional[Response]) -> None:
-            if refused is not None:
-                deferred.resolve(refused, services.clock.monotonic())
-                return
+        def conditions_known(replaces: Optional[str]) -> None:
             command = DeleteArtifact(services.at(), name, replaces, origin=services.audit.origin(request))
-            services.ledger.submit(command, done)
+            answering.submit(command, done)
 
         def done(outcome: Outcome) -> None:
             # RFC 7252 §5.8.4: deleting what is not there is a success too.
             if outcome.is_ok or outcome.status == commands.NOT_FOUND:
-                response = answer(request, DeletedAnswer(name), codes.DELETED)
+                answering.resolve(answer(request, DeletedAnswer(name), codes.DELETED))
             else:
-                response = refuse_outcome(request, outcome)
-            deferred.resolve(response, services.clock.monotonic())
+                answering.resolve(refuse_outcome(request, outcome))
 
-        _Condition(services, request, name, conditions_known).find()
-        return deferred
+        return _check_condition(answering, name, conditions_known)
 
 
-class _Condition:
-    """If-Match of a request, turned from ETags into the hash that the store compares (RFC 7252 §5.10.8.1)."""
+def _check_condition(answering: Answering, name: str, known: Callable[[Optional[str]], None]) -> Deferred:
+    """Turn If-Match from ETags into the hash that the store compares, None for no condition (RFC 7252 §5.10.8.1).
 
-    def __init__(self, services: Services, request: Request, name: str, done: _Known) -> None:
-        self._services = services
-        self._request = request
-        self._name = name
-        self._done = done
+    `known` is called with it; a condition that does not hold is the answer.
+    """
+    request = answering.request
+    if not request.options.mask & 1 << IF_MATCH:
+        known(None)
+        return answering.deferred
 
-    def find(self) -> None:
-        """Call `done` with the hash to compare, or None for no condition, or the refusal."""
-        if not self._request.options.mask & 1 << IF_MATCH:
-            self._done(None, None)
-            return
-        self._services.ledger.query(ArtifactQuery(name=self._name), self._found)
-
-    def _found(self, page: Page[Artifact]) -> None:
-        if page.status != commands.OK:
-            self._done(None, refuse_page(self._request, page))
-            return
-        wanted = self._request.options.all(IF_MATCH)
+    def found(page: Page[Artifact]) -> None:
+        wanted = request.options.all(IF_MATCH)
         sha256 = page.items[0].sha256 if page.items else None
         if sha256 is None or not (b"" in wanted or bytes.fromhex(sha256[:16]) in wanted):
-            text = f"If-Match does not hold: {self._name!r} is another content, or none"
-            self._done(None, refusal(self._request, codes.PRECONDITION_FAILED, text))
+            text = f"If-Match does not hold: {name!r} is another content, or none"
+            answering.resolve(refusal(request, codes.PRECONDITION_FAILED, text))
             return
-        self._done(sha256, None)
+        known(sha256)
+
+    return answering.query(ArtifactQuery(name=name), found)
 
 
 class _Upload:
@@ -198,7 +186,7 @@ class _Upload:
         self._name = name
         self._incoming = incoming
         self._sha256 = ""
-        self._answer: Optional[Deferred] = None
+        self._is_kept = False  # under a name that the ledger knows
 
     def write_at(self, offset: int, data: bytes) -> Optional[Response]:
         """Take a block."""
@@ -212,7 +200,6 @@ class _Upload:
 
     def finish(self, answer: Deferred) -> None:
         """Keep the content, then have the ledger know its name."""
-        self._answer = answer
         try:
             self._sha256 = self._incoming.keep()
         except OSError as error:
@@ -220,39 +207,37 @@ class _Upload:
             answer.resolve(self._failed(error), self._services.clock.monotonic())
             return
         self._services.artifacts.claim(self._sha256)
-        _Condition(self._services, self._request, self._name, self._condition_known).find()
+        answering = Answering(self._services, self._request, deferred=answer, ended=self._ended)
+        _check_condition(answering, self._name, lambda replaces: self._put(answering, replaces))
 
     def abort(self, reason: str) -> None:
         """Forget what came."""
         self._incoming.drop()
 
-    def _condition_known(self, replaces: Optional[str], refused: Optional[Response]) -> None:
-        if refused is not None:
-            self._settle(refused, keeps=False)
-            return
+    def _put(self, answering: Answering, replaces: Optional[str]) -> None:
+        request = self._request
         at = self._services.at()
         artifact = Artifact(self._name, self._incoming.size, self._sha256, at)
-        only_new = bool(self._request.options.mask & 1 << IF_NONE_MATCH)
-        origin = self._services.audit.origin(self._request)
-        self._services.ledger.submit(PutArtifact(at, artifact, only_new, replaces, origin=origin), self._put)
+        only_new = bool(request.options.mask & 1 << IF_NONE_MATCH)
+        origin = self._services.audit.origin(request)
 
-    def _put(self, outcome: Outcome) -> None:
-        if not outcome.is_ok:
-            self._settle(refuse_outcome(self._request, outcome), keeps=False)
-            return
-        told = StoredAnswer(self._name, self._incoming.size, self._sha256)
-        if outcome.created:
-            response = answer(self._request, told, codes.CREATED, location=("firmware", self._name))
-        else:
-            response = answer(self._request, told, codes.CHANGED)
-        self._settle(response, keeps=True)
+        def done(outcome: Outcome) -> None:
+            if not outcome.is_ok:
+                answering.resolve(refuse_outcome(request, outcome))
+                return
+            self._is_kept = True
+            told = StoredAnswer(self._name, self._incoming.size, self._sha256)
+            if outcome.created:
+                answering.resolve(answer(request, told, codes.CREATED, location=("firmware", self._name)))
+            else:
+                answering.resolve(answer(request, told, codes.CHANGED))
 
-    def _settle(self, response: Response, *, keeps: bool) -> None:
+        answering.submit(PutArtifact(at, artifact, only_new, replaces, origin=origin), done)
+
+    def _ended(self) -> None:
         self._services.artifacts.unclaim(self._sha256)
-        if not keeps:
+        if not self._is_kept:
             self._services.ledger.query(ArtifactQuery(sha256=self._sha256), self._remove_if_unknown)
-        assert self._answer is not None
-        self._answer.resolve(response, self._services.clock.monotonic())
 
     def _remove_if_unknown(self, page: Page[Artifact]) -> None:
         if page.status == commands.OK and not page.items:
@@ -262,6 +247,12 @@ class _Upload:
         logger.error("the upload of %s failed: %s", self._name, error)
         text = f"the server cannot store the artifact: {error.strerror or error}; free space there and try again"
         return refusal(self._request, codes.SERVICE_UNAVAILABLE, text)
+
+
+def _content(request: Request, source: ContentSource, max_age: int) -> Response:
+    if source.etag in request.options.all(ETAG):
+        return Response(codes.VALID, etag=source.etag, max_age=max_age)
+    return Response(codes.CONTENT, source, contentformats.OCTET_STREAM, etag=source.etag, max_age=max_age)
 
 
 def _full(request: Request, error: StoreFullError) -> Response:

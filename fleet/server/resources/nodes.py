@@ -17,7 +17,7 @@ from fleet.server.presence import OFFLINE, STATUSES
 from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page, encode_cursor
 from fleet.server.refusals import refuse_outcome
 from fleet.server.resources.health import last_health
-from fleet.server.services import Services
+from fleet.server.services import Answering, Services
 from minicoap.codec import codes
 from minicoap.core.fairness import host_of
 from minicoap.core.request import Deferred, Request, Response
@@ -79,9 +79,10 @@ class NodesResource:
         at = services.at()
 
         def done(outcome: Outcome) -> None:
+            answering.resolve(registered(request, outcome) if outcome.is_ok else refuse_outcome(request, outcome))
+
+        def joined() -> None:
             self._joining.pop(registration.node_id, None)
-            response = registered(request, outcome) if outcome.is_ok else refuse_outcome(request, outcome)
-            deferred.resolve(response, services.clock.monotonic())
 
         def registered(request: Request, outcome: Outcome) -> Response:
             presence = services.presences.add(registration.node_id)
@@ -99,12 +100,11 @@ class NodesResource:
                 response = answer(request, told, codes.CHANGED)
             return services.told(request, response, is_believed)
 
-        deferred = request.defer()
+        answering = Answering(services, request, ended=joined)
         command = RegisterNode(
             at, registration, str(host), int(port), registration.request_id, services.audit.origin(request)
         )
-        services.ledger.submit(command, done)
-        return deferred
+        return answering.submit(command, done)
 
     def _refuses_new(self, request: Request) -> Optional[Response]:
         """Return the refusal of a node that is new, None if there is room for it; those known are always served."""
@@ -124,19 +124,17 @@ class NodesResource:
     def _remove(self, request: Request) -> Deferred:
         arguments(request)
         node_id = request.args["id"]
-        deferred = request.defer()
+        answering = Answering(self._services, request)
 
         def done(outcome: Outcome) -> None:
             # RFC 7252 §5.8.4: deleting what is not there is a success too.
             if outcome.is_ok or outcome.status == NOT_FOUND:
-                response = answer(request, RemovedAnswer(node_id), codes.DELETED)
+                answering.resolve(answer(request, RemovedAnswer(node_id), codes.DELETED))
             else:
-                response = refuse_outcome(request, outcome)
-            deferred.resolve(response, self._services.clock.monotonic())
+                answering.resolve(refuse_outcome(request, outcome))
 
         command = RemoveNode(self._services.at(), node_id, origin=self._services.audit.origin(request))
-        self._services.ledger.submit(command, done)
-        return deferred
+        return answering.submit(command, done)
 
     def _list(self, request: Request) -> Union[Response, Deferred]:
         asked = arguments(request, "status", "limit", "after")

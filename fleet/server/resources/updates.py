@@ -28,6 +28,7 @@ from fleet.model.times import iso_from_ms
 from fleet.server import commands
 from fleet.server.commands import Outcome
 from fleet.server.queries import (
+    AnswerQuery,
     ArtifactsQuery,
     ExecutionsQuery,
     JobItem,
@@ -37,8 +38,8 @@ from fleet.server.queries import (
     NodeJobQuery,
     Page,
 )
-from fleet.server.refusals import refuse_outcome, refuse_page
-from fleet.server.services import Services
+from fleet.server.refusals import refuse_outcome
+from fleet.server.services import Answering, Services
 from fleet.server.wheels import Pinned, pin
 from minicoap.codec import codes
 from minicoap.core.request import Deferred, Request, Response
@@ -105,42 +106,50 @@ class UpdatesResource:
             text = f"{CREATING_LIMIT} jobs are being created already; try again in a few seconds"
             return refusal(request, codes.SERVICE_UNAVAILABLE, text)
         self._creating += 1
-        deferred = request.defer()
+        answering = Answering(services, request, ended=self._created)
         found: dict[str, Artifact] = {}
 
         def listed(page: Page[Artifact]) -> None:
-            if page.status != commands.OK:
-                resolve(refuse_page(request, page))
-                return
             found.update((artifact.name, artifact) for artifact in page.items)
             if page.next is not None:
-                services.ledger.query(ArtifactsQuery(page.next, limit=1000), listed)
+                answering.query(ArtifactsQuery(page.next, limit=1000), listed)
                 return
-            for index, wish in enumerate(wanted.spec.artifacts):
-                if wish.name not in found:
-                    text = f"there is no artifact {wish.name!r} in the store; PUT /firmware/{wish.name} first"
-                    resolve(refusal(request, codes.NOT_FOUND, text, f"$.artifacts[{index}]"))
-                    return
-            try:
-                pinned = pin(wanted.spec, found, services.artifacts)
-            except InvalidError as error:
-                resolve(refuse_error(request, error))
+            pinned = self._pin(request, wanted, found)
+            if isinstance(pinned, Pinned):
+                answering.submit(self._create_command(request, wanted, pinned), created)
                 return
-            services.ledger.submit(self._create_command(request, wanted, pinned), created)
+            # What a job was created from may be gone by now, and the request for it be repeated all the same.
+            refused = pinned
+            command = self._create_command(request, wanted, Pinned((), ()))
+            answering.query(AnswerQuery(command), lambda page: not_pinned(page, refused))
+
+        def not_pinned(page: Page[Outcome], refused: Response) -> None:
+            if wanted.request_id is not None and page.items:
+                created(page.items[0])
+            else:
+                answering.resolve(refused)
 
         def created(outcome: Outcome) -> None:
             if not outcome.is_ok or outcome.job_id is None:
-                resolve(refuse_outcome(request, outcome))
+                answering.resolve(refuse_outcome(request, outcome))
                 return
             told = CreateAnswer(outcome.job_id, outcome.state or jobs.CREATED)
-            resolve(answer(request, told, codes.CREATED, location=("updates", outcome.job_id)))
+            answering.resolve(answer(request, told, codes.CREATED, location=("updates", outcome.job_id)))
 
-        def resolve(response: Response) -> None:
-            self._creating -= 1
-            deferred.resolve(response, services.clock.monotonic())
+        return answering.query(ArtifactsQuery(limit=1000), listed)
 
-        services.ledger.query(ArtifactsQuery(limit=1000), listed)
-        return deferred
+    def _created(self) -> None:
+        self._creating -= 1
+
+    def _pin(self, request: Request, wanted: CreateRequest, found: dict[str, Artifact]) -> Union[Pinned, Response]:
+        for index, wish in enumerate(wanted.spec.artifacts):
+            if wish.name not in found:
+                text = f"there is no artifact {wish.name!r} in the store; PUT /firmware/{wish.name} first"
+                return refusal(request, codes.NOT_FOUND, text, f"$.artifacts[{index}]")
+        try:
+            return pin(wanted.spec, found, self._services.artifacts)
+        except InvalidError as error:
+            return refuse_error(request, error)
 
     def _create_command(self, request: Request, wanted: CreateRequest, pinned: Pinned) -> commands.CreateJob:
         services = self._services
@@ -169,22 +178,16 @@ class UpdatesResource:
         return self._status(request, request.args["id"], asked.get("after"), check_page(asked.get("limit")))
 
     def _status(self, request: Request, job_id: str, after: Optional[str], limit: int) -> Deferred:
-        ledger = self._services.ledger
-        deferred = request.defer()
+        answering = Answering(self._services, request)
 
         def found(page: Page[JobItem]) -> None:
-            if page.status != commands.OK:
-                resolve(refuse_page(request, page))
-            elif not page.items:
-                resolve(_unknown(request, job_id))
-            else:
-                item = page.items[0]
-                ledger.query(ExecutionsQuery(job_id, after, limit), lambda page: told(item, page))
+            if not page.items:
+                answering.resolve(_unknown(request, job_id))
+                return
+            item = page.items[0]
+            answering.query(ExecutionsQuery(job_id, after, limit), lambda page: told(item, page))
 
         def told(item: JobItem, page: Page[executions.Execution]) -> None:
-            if page.status != commands.OK:
-                resolve(refuse_page(request, page))
-                return
             job = item.job
             nodes = {item.node_id: execution_view(item, iso_from_ms(item.updated_at)) for item in page.items}
             spec = job.spec
@@ -192,13 +195,10 @@ class UpdatesResource:
                 job_id, spec.name, spec.version, spec.package_type, job.state, item.counts, nodes, page.next
             )
             # RFC 7252 §5.9.1: 2.05 is for GET; to a POST the result of the action is 2.04.
-            resolve(answer(request, status, codes.CHANGED if request.code == codes.POST else codes.CONTENT))
+            code = codes.CHANGED if request.code == codes.POST else codes.CONTENT
+            answering.resolve(answer(request, status, code))
 
-        def resolve(response: Response) -> None:
-            deferred.resolve(response, self._services.clock.monotonic())
-
-        ledger.query(JobQuery(job_id), found)
-        return deferred
+        return answering.query(JobQuery(job_id), found)
 
     def _show(self, request: Request) -> Deferred:
         job_id = request.args["id"]
@@ -219,21 +219,21 @@ class UpdatesResource:
         Else one whose reports are lost could be through with a job that was cancelled here as not begun.
         """
         services = self._services
-        deferred = request.defer()
+        answering = Answering(services, request)
 
         def fetched(page: Page[NodeJobItem]) -> None:
-            if page.status != commands.OK:
-                resolve(refuse_page(request, page))
-            elif not page.items:
-                resolve(refusal(request, codes.NOT_FOUND, f"no job {job_id[:80]!r} waits for node {node_id!r}"))
+            if not page.items:
+                answering.resolve(
+                    refusal(request, codes.NOT_FOUND, f"no job {job_id[:80]!r} waits for node {node_id!r}")
+                )
             elif not executions.waits_for_node(page.items[0].job.state, page.items[0].execution.state):
                 job, execution = page.items[0].job, page.items[0].execution
                 text = f"job {job_id} does not wait for node {node_id!r}: it is {execution.state}, the job {job.state}"
-                resolve(refusal(request, codes.CONFLICT, text, state=execution.state))
+                answering.resolve(refusal(request, codes.CONFLICT, text, state=execution.state))
             elif page.items[0].execution.state in executions.NOT_BEGUN:
                 begin(page.items[0])
             else:
-                resolve(answer(request, _node_job(page.items[0])))
+                answering.resolve(answer(request, _node_job(page.items[0])))
 
         def begin(item: NodeJobItem) -> None:
             sequence = item.execution.sequence + 1
@@ -243,15 +243,11 @@ class UpdatesResource:
 
             def begun(outcome: Outcome) -> None:
                 told = _node_job(NodeJobItem(item.job, execution))
-                resolve(answer(request, told) if outcome.is_ok else refuse_outcome(request, outcome))
+                answering.resolve(answer(request, told) if outcome.is_ok else refuse_outcome(request, outcome))
 
-            services.ledger.submit(command, begun)
+            answering.submit(command, begun)
 
-        def resolve(response: Response) -> None:
-            deferred.resolve(response, services.clock.monotonic())
-
-        services.ledger.query(NodeJobQuery(job_id, node_id), fetched)
-        return deferred
+        return answering.query(NodeJobQuery(job_id, node_id), fetched)
 
     def _report(self, request: Request, report: ReportRequest) -> Deferred:
         services = self._services

@@ -11,7 +11,10 @@ from fleet.model.jobs import Job
 from fleet.model.nodes import Node
 from fleet.server import commands
 from fleet.server.changes import Change
+from fleet.server.commands import Outcome
+from fleet.server.engine import answer_again
 from fleet.server.queries import (
+    AnswerQuery,
     ArtifactQuery,
     ArtifactsQuery,
     ArtifactUseQuery,
@@ -75,6 +78,11 @@ def _job_item(tables: Tables, job: Job) -> JobItem:
 def _job(tables: Tables, _samples: Samples, query: JobQuery) -> Page[JobItem]:
     job = tables.jobs.get(query.job_id)
     return Page() if job is None else Page((_job_item(tables, job),))
+
+
+def _answer(tables: Tables, _samples: Samples, query: AnswerQuery) -> Page[Outcome]:
+    known = tables.answers.get(query.command.request_id or "")
+    return Page() if known is None else Page((answer_again(query.command, *known[1:]),))
 
 
 def _jobs(tables: Tables, _samples: Samples, query: JobsQuery) -> Page[JobItem]:
@@ -214,6 +222,7 @@ def _changes(tables: Tables, _samples: Samples, query: ChangesQuery) -> Page[Cha
 
 
 _ANSWERS: dict[type, Callable[[Tables, Samples, Any], Page[Any]]] = {
+    AnswerQuery: _answer,
     JobQuery: _job,
     JobsQuery: _jobs,
     ExecutionsQuery: _executions,

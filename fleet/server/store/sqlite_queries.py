@@ -11,7 +11,10 @@ from fleet.model.artifacts import Artifact
 from fleet.model.executions import Execution
 from fleet.server import commands
 from fleet.server.changes import Change
+from fleet.server.commands import Outcome
+from fleet.server.engine import answer_again
 from fleet.server.queries import (
+    AnswerQuery,
     ArtifactQuery,
     ArtifactsQuery,
     ArtifactUseQuery,
@@ -45,6 +48,7 @@ from fleet.server.queries import (
 )
 
 from .sqlite_rows import (
+    ANSWER,
     ARTIFACT_COLUMNS,
     AUDIT_COLUMNS,
     CHANGE_COLUMNS,
@@ -58,6 +62,7 @@ from .sqlite_rows import (
     audit_of,
     job_of,
     node_of,
+    outcome_of,
 )
 from .sqlite_series import read_series
 
@@ -103,6 +108,7 @@ class Reader:
         self._buffered = buffered
         self._buffered_series = buffered_series
         self._answers: dict[type, Callable[[Any], Page[Any]]] = {
+            AnswerQuery: self._answer,
             JobQuery: self._job,
             JobsQuery: self._jobs,
             ExecutionsQuery: self._executions,
@@ -251,6 +257,10 @@ class Reader:
 
     def _audit_dropped(self, _query: AuditDroppedQuery) -> Page[tuple[str, int]]:
         return Page(tuple(self._execute("SELECT pool, dropped FROM audit_pools WHERE dropped > 0 ORDER BY pool")))
+
+    def _answer(self, query: AnswerQuery) -> Page[Outcome]:
+        known = self._execute(ANSWER, (query.command.request_id,)).fetchone()
+        return Page() if known is None else Page((answer_again(query.command, known[0], outcome_of(known[1])),))
 
     def _changes(self, query: ChangesQuery) -> Page[Change]:
         start = 0 if query.after is None else decode_cursor(query.after, int)[0]

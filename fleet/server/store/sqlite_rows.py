@@ -69,6 +69,7 @@ _COUNT_UP = (
     " ON CONFLICT (job_id, state) DO UPDATE SET number = number + 1"
 )
 _COUNT_DOWN = "UPDATE counts SET number = number - 1 WHERE job_id = ? AND state = ?"
+ANSWER = "SELECT fingerprint, outcome FROM answers WHERE request_id = ?"
 _FORGET_ANSWERS = (
     "DELETE FROM answers WHERE number <"
     " coalesce((SELECT number FROM answers WHERE at > ? ORDER BY number LIMIT 1), 9223372036854775807)"
@@ -97,7 +98,7 @@ _encode = msgspec.json.Encoder().encode
 _registration = msgspec.json.Decoder(Registration).decode
 _spec = msgspec.json.Decoder(JobSpec).decode
 _references = msgspec.json.Decoder(tuple[ArtifactRef, ...]).decode
-_outcome = msgspec.json.Decoder(Outcome).decode
+outcome_of = msgspec.json.Decoder(Outcome).decode
 
 
 def node_of(row: Row) -> Node:
@@ -315,8 +316,8 @@ class SqliteTx:
 
     def answer(self, request_id: str) -> Optional[tuple[str, Outcome]]:
         """See Tx."""
-        row = self._execute("SELECT fingerprint, outcome FROM answers WHERE request_id = ?", (request_id,)).fetchone()
-        return None if row is None else (row[0], _outcome(row[1]))
+        row = self._execute(ANSWER, (request_id,)).fetchone()
+        return None if row is None else (row[0], outcome_of(row[1]))
 
     def remember(self, request_id: str, at: int, fingerprint: str, outcome: Outcome) -> None:
         """See Tx."""

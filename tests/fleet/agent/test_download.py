@@ -12,6 +12,8 @@ from fleet.install.interface import Answer
 from fleet.model.jobs import ArtifactRef
 from minicoap.codec import codes
 from minicoap.codec.contentformats import OCTET_STREAM
+from minicoap.codec.message import decode
+from minicoap.codec.options import BLOCK2
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.parameters import Limits
 from minicoap.core.request import Response
@@ -315,6 +317,74 @@ def test_bytes_beyond_the_budget_end_it(monkeypatch):
 
     assert (outcome.ok, outcome.reason) == (False, download.OVER_BUDGET)
     assert downloading.received[-1][0] == 5 * BLOCK
+
+
+def test_bytes_that_came_before_their_turn_and_were_of_no_use_count_too(monkeypatch):
+    """One block never comes: those behind it do, and go with the fetch that is given up."""
+    monkeypatch.setattr(download, "BUDGET_FACTOR", 0)
+    monkeypatch.setattr(download, "BUDGET_EXTRA", 60 * BLOCK)
+    downloading = Downloading(bytes(100 * BLOCK))
+    downloading.begin()
+    core = downloading.server.core
+    downloading.server.host.boot(DeafToOneBlock(core, 40))
+    downloading.world.run_until(lambda: bool(downloading.outcomes))
+
+    (outcome,) = downloading.outcomes
+    assert (outcome.ok, outcome.reason) == (False, download.OVER_BUDGET)
+    assert downloading.received[-1][0] == 40 * BLOCK
+    came = sum(len(each.data) > BLOCK for each in downloading.world.trace)
+    assert came > 60
+
+
+class DeafToOneBlock:
+    """A server that never hears the requests for one block."""
+
+    def __init__(self, core, number):
+        self.core = core
+        self.number = number
+        self.next_timeout = core.next_timeout
+        self.handle_timeout = core.handle_timeout
+        self.datagrams_to_send = core.datagrams_to_send
+        self.path_failed = core.path_failed
+
+    def datagram_received(self, data, path, now):
+        value = decode(data).options.uint(BLOCK2)
+        if value is None or value >> 4 != self.number:
+            self.core.datagram_received(data, path, now)
+
+
+def test_a_server_that_lets_blocks_trickle_comes_to_an_end(monkeypatch):
+    monkeypatch.setattr(download, "LEAST_TIME", 3600.0)
+    downloading = Downloading(bytes(200 * BLOCK))
+    downloading.begin()
+    for blocks in range(1, 200):
+        downloading.world.run_until(lambda blocks=blocks: len(downloading.received) >= blocks or downloading.outcomes)
+        if downloading.outcomes:
+            break
+        downloading.world.partition(downloading.host, downloading.server.host)
+        downloading.world.run_for(3600)
+        downloading.world.heal()
+
+    (outcome,) = downloading.outcomes
+    assert (outcome.ok, outcome.reason) == (False, download.TOO_SLOW)
+    longest = download.LEAST_TIME + 200 * BLOCK / download.LEAST_RATE
+    assert longest < downloading.world.now < longest + 3 * 3600
+
+
+@pytest.mark.parametrize("part", [None, CONTENT[: 10 * BLOCK]], ids=["from the start", "after a restart"])
+def test_a_content_that_is_named_as_another_is_refused_at_its_first_block(part):
+    downloading = Downloading(CONTENT)
+    if part is not None:
+        downloading.files.content[downloading.part()] = part
+        downloading.trusted[0] = len(part)
+    path = f"/firmware/{downloading.artifacts[0].sha256}"
+    downloading.server.say("GET", path, Response(codes.CONTENT, CONTENT, OCTET_STREAM, etag=b"another!"))
+
+    outcome = downloading.run()
+
+    assert (outcome.ok, outcome.reason) == (False, download.FAILED)
+    assert b"another!".hex() in outcome.output
+    assert downloading.received == []
 
 
 @pytest.mark.parametrize("operation", ["write_at", "fsync", "rename"])

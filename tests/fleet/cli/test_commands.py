@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 from datetime import datetime, timezone
 
@@ -16,8 +19,9 @@ from fleet.model.api_answers import NodeHealthAnswer, StatusAnswer
 from fleet.model.formats import JSON as JSON_FORMAT
 from fleet.model.formats import decode
 from fleet.operator.client import Answer
+from minicoap.asyncio.partfile import SYNC_STEP
 from minicoap.codec import codes, contentformats
-from minicoap.codec.options import BLOCK2, IF_NONE_MATCH
+from minicoap.codec.options import BLOCK2, IF_NONE_MATCH, REQUEST_TAG
 from minicoap.core.body import TransferState, decode_block
 from minicoap.core.request import Response
 from tests.fleet.operator.fake_fleet import document
@@ -135,6 +139,7 @@ def test_a_file_is_put_under_its_own_name_block_by_block(fake, fleet, tmp_path):
     content = bytes(range(256)) * 12
     sha256 = hashlib.sha256(content).hexdigest()
     (tmp_path / "demo.whl").write_bytes(content)
+    fake.say("GET", "/firmware", {"firmware": [ARTIFACT], "next": None})
     fake.say("PUT", "/firmware/demo.whl", {"name": "demo.whl", "size": len(content), "sha256": sha256})
 
     ran = fleet("firmware", "put", str(tmp_path / "demo.whl"))
@@ -142,6 +147,27 @@ def test_a_file_is_put_under_its_own_name_block_by_block(fake, fleet, tmp_path):
     assert ran == (0, f"demo.whl  3.0 KiB  sha256 {sha256}\n", "")
     assert fake.last.body == content
     assert fake.last.request.options.get(IF_NONE_MATCH) is None
+    assert fake.last.request.options.get(REQUEST_TAG) is not None
+
+
+def test_a_file_that_is_in_the_store_is_not_sent_again(fake, fleet, tmp_path):
+    (tmp_path / "demo.whl").write_bytes(b"content")
+    in_store(fake, b"content")
+
+    ran = fleet("firmware", "put", str(tmp_path / "demo.whl"))
+
+    assert ran == (0, "demo.whl  7 B  is in the store already\n", "")
+    assert {asked.method for asked in fake.asked} == {"GET"}
+
+
+def test_a_file_that_is_in_the_store_under_another_name_is_sent(fake, fleet, tmp_path):
+    (tmp_path / "other.whl").write_bytes(b"content")
+    sha256 = in_store(fake, b"content")
+    fake.say("PUT", "/firmware/other.whl", {"name": "other.whl", "size": 7, "sha256": sha256})
+
+    assert fleet("firmware", "put", str(tmp_path / "other.whl")).code == 0
+
+    assert fake.last.body == b"content"
 
 
 def test_a_file_is_put_under_another_name_if_that_is_free(fake, fleet, tmp_path):
@@ -157,6 +183,7 @@ def test_a_file_is_put_under_another_name_if_that_is_free(fake, fleet, tmp_path)
 
 def test_a_file_that_arrived_damaged_is_not_called_stored(fake, fleet, tmp_path):
     (tmp_path / "demo.whl").write_bytes(b"content")
+    fake.say("GET", "/firmware", {"firmware": [], "next": None})
     fake.say("PUT", "/firmware/demo.whl", {"sha256": "00" * 32})
 
     ran = fleet("firmware", "put", str(tmp_path / "demo.whl"))
@@ -233,6 +260,58 @@ def test_an_artifact_that_was_broken_off_goes_on_where_it_stood(fake, fleet, tmp
     assert (tmp_path / "demo.whl").read_bytes() == content
     first = next(asked for asked in fake.asked if asked.path.endswith(sha256))
     assert decode_block(first.request.options.uint(BLOCK2)).number == 39
+
+
+@pytest.mark.parametrize(("left", "fetches"), [(b"content", 0), (b"damaged", 1), (b"con", 1)])
+def test_what_was_left_whole_is_checked_and_not_fetched_again(fake, fleet, tmp_path, monkeypatch, left, fetches):
+    monkeypatch.chdir(tmp_path)
+    sha256 = in_store(fake, b"content")
+    (tmp_path / "demo.whl.unchecked").write_bytes(left)
+
+    assert fleet("firmware", "get", "demo.whl").code == 0
+
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.whl"]
+    assert (tmp_path / "demo.whl").read_bytes() == b"content"
+    assert sum(asked.path.endswith(sha256) for asked in fake.asked) == fetches
+
+
+class Watched:
+    """A body that counts what is read of it, and calls `at_half` once half of it was."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.etag = b"etag"
+        self.size = len(content)
+        self.taken = 0
+        self.at_half = lambda: None
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.taken += length
+        if offset >= self.size // 2:
+            self.at_half()
+        return self.content[offset : offset + length]
+
+
+def test_a_fetch_that_was_killed_goes_on_and_fetches_little_twice(fake, fleet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = bytes(range(256)) * 4 * 5000
+    sha256 = in_store(fake, content)
+    body = Watched(content)
+    fake.say("GET", f"/firmware/{sha256}", Response(codes.CONTENT, body, contentformats.OCTET_STREAM, etag=b"etag"))
+    command = [sys.executable, "-m", "fleet.cli.main", "firmware", "get", "demo.whl"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    body.at_half = process.kill
+
+    assert process.wait(60) == -signal.SIGKILL
+    assert not (tmp_path / "demo.whl").exists()
+    body.at_half = lambda: None
+    assert fleet("firmware", "get", "demo.whl") == (0, f"demo.whl  4.9 MiB  sha256 {sha256}\n", "")
+
+    assert (tmp_path / "demo.whl").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.whl"]
+    twice = body.taken - len(content)
+    print(f"{twice} bytes were fetched twice")
+    assert 0 <= twice < SYNC_STEP + 128 * 1024  # since the last sync, and what was under way
 
 
 def test_an_artifact_that_is_not_there_is_a_refusal(fake, fleet):

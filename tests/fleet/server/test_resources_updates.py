@@ -6,7 +6,7 @@ import pytest
 
 from fleet.model.artifacts import Artifact
 from minicoap.codec import codes
-from minicoap.codec.contentformats import CBOR
+from minicoap.codec.contentformats import CBOR, OCTET_STREAM
 from minicoap.codec.options import LOCATION_PATH
 from tests.fleet.install.wheels import build_wheel
 from tests.fleet.server.serving import Client, Served, a_listener, document
@@ -224,6 +224,30 @@ def test_a_command_carried_out_once_gets_its_first_answer_ever_after(served):
         served.boot()
     assert len(served.told(GET, "/updates")["updates"]) == 1
     assert served.status(job_id)["status"] == "running"
+
+
+def test_a_repeat_gets_the_first_answer_when_what_it_was_created_from_is_gone(served):
+    served.register("n1")
+    served.ask(PUT, "/firmware/settings.txt", b"x", content_format=OCTET_STREAM)
+    files = [{"name": "settings.txt", "path": "settings.txt"}]
+    create = {
+        "name": "settings", "version": "1", "package_type": "file", "artifacts": files, "target_nodes": ["n1"],
+        "request_id": "create-1",
+    }  # fmt: skip
+    first = served.ask(POST, "/updates", create)
+    assert first.code == codes.CREATED
+    job_id = document(first)["job_id"]
+    served.act("cancel", job_id)
+    assert served.ask(DELETE, "/firmware/settings.txt").code == codes.DELETED
+
+    for _ in range(2):
+        again = served.ask(POST, "/updates", create)
+        assert (again.code, document(again)) == (first.code, document(first))
+        served.boot()
+
+    assert served.ask(POST, "/updates", {**create, "request_id": "create-2"}).code == codes.NOT_FOUND
+    other = served.ask(POST, "/updates", {**create, "name": "another"})
+    assert (other.code, document(other)["field"]) == (codes.UNPROCESSABLE_ENTITY, "$.request_id")
 
 
 def test_a_request_id_of_another_request_is_refused(served):
