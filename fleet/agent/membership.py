@@ -27,7 +27,8 @@ from minicoap.codec.contentformats import MERGE_PATCH
 from minicoap.codec.options import IF_MATCH
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
-from minicoap.core.request import Path, Response
+from minicoap.core.parameters import TransmissionParameters
+from minicoap.core.request import Path, Response, SecurePath
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError
 
@@ -38,9 +39,15 @@ DEFAULT_INTERVAL = 60.0  # seconds between health reports, until the server says
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 86_400.0
 FULL_INTERVAL = 3600.0  # seconds after which all is reported, and not only what changed
 UNCONFIRMED = 4  # reports in a row that are not confirmed: by the fifth a node hears what waits for it
+# Over CoAPS only one: a server that has lost its sessions hears nothing of a node that does not notice that it has, and
+# would take it for offline after three intervals.
+UNCONFIRMED_SECURED = 1
 SILENCE = 20.0  # seconds in which an unconfirmed report may be refused
 LARGEST_UNCONFIRMED = 1024  # bytes; what travels in blocks is answered
 NO_SUCCESS = 2  # No-Response: a 2.xx is not wanted, an error is (RFC 7967 §2.1)
+# One an interval, and never more than UNCONFIRMED without a sign of life, is congestion control enough (RFC 7252 §4.7):
+# by PROBING_RATE what the server is to be asked next, for its job perhaps, would wait until a report is over.
+SPARSE = TransmissionParameters(congestion_controlled=True)
 SPREAD = 0.1  # part of the interval by which a report may be early, so that nodes do not report in step
 
 Document = dict[str, Any]
@@ -86,6 +93,7 @@ class Membership:
         self._timer: Optional[Timer] = None
         self._known: Optional[_Known] = None
         self._full_at = 0.0  # when all is reported next, seconds of the monotonic clock
+        self._most_unconfirmed = UNCONFIRMED_SECURED if isinstance(path, SecurePath) else UNCONFIRMED
         self._unconfirmed = 0  # reports since the last that was confirmed
         self.is_registered = False
 
@@ -142,14 +150,22 @@ class Membership:
         health = merge_patch(known.health, patch)
         payload = encode(patch)
         is_news = health["overall_healthy"] != known.health["overall_healthy"]
-        if is_news or self._unconfirmed >= UNCONFIRMED or len(payload) > LARGEST_UNCONFIRMED:
+        if is_news or self._unconfirmed >= self._most_unconfirmed or len(payload) > LARGEST_UNCONFIRMED:
             self._patch(payload, known.etag, partial(self._patched, health=health))
             return
         self._unconfirmed += 1
         self._known = expected = _Known(health, report_etag(encode(health)))
         self._arm(self._interval * self._entropy.uniform(1 - SPREAD, 1), self.report)
         refused = partial(self._unconfirmed_answered, expected=expected)
-        self._patch(payload, known.etag, refused, confirmable=False, no_response=NO_SUCCESS, timeout=SILENCE)
+        self._patch(
+            payload,
+            known.etag,
+            refused,
+            confirmable=False,
+            no_response=NO_SUCCESS,
+            timeout=SILENCE,
+            parameters=SPARSE,
+        )
 
     def _patch(
         self, payload: bytes, etag: bytes, done: Callable[[Union[Response, CoapError]], None], **arguments: Any

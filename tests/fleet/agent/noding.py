@@ -14,7 +14,7 @@ from minicoap.codec import codes, contentformats
 from minicoap.codec.message import decode
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.parameters import Limits
-from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.simulate.world import World
 from tests.fleet.pretended import FixedFacts, MemoryFiles, PretendedProcesses
@@ -113,6 +113,7 @@ class Node:
         self.processes: PretendedProcesses
         self.agent: Agent
         self.boot_number = 1
+        self.path: Path = SERVER
 
     def boot(self, answers: Optional[dict[str, Answer]] = None) -> Agent:
         """Start the agent, as after the death of an earlier one; `answers` are the installer's, by verb."""
@@ -121,7 +122,7 @@ class Node:
         self.processes.answers = dict(answers or {})
         self.agent = Agent(
             self.config,
-            SERVER,
+            self.path,
             clock=self,
             entropy=self.world.entropy(f"node {self.world.events}"),
             files=self.files,

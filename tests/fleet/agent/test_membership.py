@@ -13,8 +13,8 @@ from fleet.model.mergepatch import merge_patch
 from minicoap.codec import codes
 from minicoap.codec.contentformats import JSON, MERGE_PATCH
 from minicoap.codec.options import IF_MATCH, NO_RESPONSE
-from minicoap.core.request import Request, Response
-from tests.fleet.agent.noding import EPOCH, Node, told
+from minicoap.core.request import Request, Response, SecurePath
+from tests.fleet.agent.noding import EPOCH, SERVER, Node, told
 from tests.fleet.pretended import FixedFacts
 
 
@@ -271,6 +271,28 @@ def test_job_that_waits_is_heard_of_within_five_reports_without_a_hint():
     node.until(lambda: bool(waiting))
 
     assert kept.number <= 6
+
+
+def test_every_second_report_over_coaps_is_confirmed_so_that_a_server_without_its_sessions_is_noticed():
+    node = Node()
+    kept = Kept(node)
+    node.path = SecurePath(SERVER)
+    node.boot()
+    node.until(lambda: kept.number == 6)
+
+    assert kept.quiet == [False, True, False, True, False, True]
+
+
+def test_a_report_without_an_answer_holds_nothing_up_that_the_server_is_to_be_asked():
+    node, kept, _facts = patching_node()
+    node.until(lambda: kept.number == 2)
+    assert kept.quiet[-1]
+
+    node.agent._hinted("j1")
+    node.host.wake()
+    node.world.run_for(1)
+
+    assert len(node.server.of("GET", "/updates/j1")) == 1
 
 
 def test_a_lost_report_is_made_good_by_the_next():
