@@ -13,6 +13,7 @@ PROBING_RATE has it, but not longer than NON_PROBING_WAIT (§7.2).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Optional, Union
 
 from minicoap.codec import codes
@@ -37,7 +38,7 @@ from minicoap.core.block_download import user_failed
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, BlockOptions, ClientSink, Source, as_source
 from minicoap.core.exchange import Answer, Exchange, Exchanges
 from minicoap.core.parameters import TransmissionParameters
-from minicoap.core.qblock import MISSING_BLOCKS, Bursts, Incoming, Stream, block_count, decode_blocks
+from minicoap.core.qblock import MISSING_BLOCKS, Bursts, Incoming, Pace, Stream, block_count, decode_blocks
 from minicoap.core.qblock_peers import Probe, QuickExchange, QuickPeers
 from minicoap.core.request import SAFE, Path, Response
 from minicoap.core.timers import Timer
@@ -332,7 +333,7 @@ class QuickTransfer:
         if not self._confirmable:
             self._unheard += transmission.send_unreliably(peer, self._code, token, options, payload, self._rejected)
             return True
-        outcome = self._acknowledged if number < 0 else self._block_acknowledged
+        outcome = self._acknowledged if number < 0 else partial(self._block_acknowledged, self._pace)
         outgoing = transmission.send(
             peer, self._code, token, options, payload, now, outcome, parameters=self._parameters
         )
@@ -342,14 +343,14 @@ class QuickTransfer:
         if error is not None and self._done is not None:
             self._failed(error, now)
 
-    def _block_acknowledged(self, error: Optional[CoapError], now: float) -> None:
-        if self._done is None:
-            return
+    def _block_acknowledged(self, pace: Optional[Pace], error: Optional[CoapError], now: float) -> None:
+        if self._done is None or pace is not self._pace:
+            return  # one sent before a challenge had the body begun anew
         if error is not None:
             self._failed(error, now)
-        elif isinstance(self._pace, Stream):
+        elif isinstance(pace, Stream):
             self._wait(now)
-            self._pace.acknowledged(now)
+            pace.acknowledged(now)
 
     def _rejected(self, now: float) -> None:
         if self._done is not None:

@@ -24,7 +24,8 @@ from minicoap.codec.options import (
 from minicoap.core.body import Block
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.qblock import MISSING_BLOCKS
-from minicoap.core.request import Response
+from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.resource import Resource, Site
 from minicoap.errors import BodyError, CoapError, PathError, PeerError, RequestTimeout, StorageError, UsageError
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
@@ -366,6 +367,19 @@ def test_a_challenge_is_met_by_the_whole_body_with_its_value(code: int) -> None:
     assert codes.UNAUTHORIZED in [message.code for _, message in pair.messages()]
     asked = [message for sender, message in pair.messages() if sender == "client"]
     assert any(message.options.get(ECHO) for message in asked)
+
+
+def test_what_was_on_its_way_before_a_challenge_does_not_count_for_the_body_begun_anew() -> None:
+    waiting: list[Deferred] = []
+
+    def put(request: Request) -> Deferred:
+        waiting.append(request.defer())
+        return waiting[-1]
+
+    pair = Pair(Site(Resource("/x", put=put)), limits=Limits())
+    outcome = pair.outcome(codes.PUT, "x", payload=body(6), qblock=True)
+    assert isinstance(outcome, RequestTimeout)  # there is no answer; it would wait for ever for a block that is there
+    assert [deferred.request.payload for deferred in waiting] == [body(6)]
 
 
 def test_progress_is_told() -> None:
