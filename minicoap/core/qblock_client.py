@@ -268,10 +268,7 @@ class QuickTransfer:
         exchange.code = self._code
         exchange.options = Options(self._items)
         self._exchange = exchange
-        echo, exchange.peer.echo = exchange.peer.echo, None
-        if echo is not None:  # RFC 9175 §2.3: in the next request to the server
-            self._items = [item for item in self._items if item[0] != ECHO]
-            self._items.append((ECHO, echo))
+        self._take_echo(exchange)
         self._started_at = now
         self._repeats = 0
         if self._is_sending:
@@ -291,6 +288,13 @@ class QuickTransfer:
         if self._done is not None:
             self._wait(now)
         return None
+
+    def _take_echo(self, exchange: QuickExchange) -> None:
+        """Bring an Echo value back with the next request to the server (RFC 9175 §2.3)."""
+        echo, exchange.peer.echo = exchange.peer.echo, None
+        if echo is not None:
+            self._items = [item for item in self._items if item[0] != ECHO]
+            self._items.append((ECHO, echo))
 
     def _send_block(self, number: int, now: float) -> bool:
         """Send a block of the request's body."""
@@ -318,6 +322,9 @@ class QuickTransfer:
     def _ask(self, blocks: Sequence[Block], now: float) -> None:
         """Ask for blocks of the response: again, or by a 'Continue' for the next set. Without payload (§10.3.3)."""
         items = [item for item in self._items if item[0] != ETAG]  # §4.4: it might be answered 2.03
+        if self._code not in SAFE and len(blocks) == 1 and not blocks[0].number and not blocks[0].more:
+            # One block 0 alone could be taken for a request of its own by a server that has let go of the response.
+            blocks = [*blocks, Block(1, False, blocks[0].szx)]
         items += [(Q_BLOCK2, block.encode()) for block in blocks]
         self._send(Options(items), b"", -1, now)
 
@@ -428,6 +435,13 @@ class QuickTransfer:
             if self._challenged >= _CHALLENGES:
                 return False
             self._challenged += 1
+            incoming = self._incoming
+            if incoming is not None and self._code != codes.GET:
+                self._take_echo(exchange)  # it has been carried out: what is asked for is the rest of the response
+                self._ask(_tersely(incoming.missing(), incoming, self._quick.max_payloads), now)
+                if self._done is not None:
+                    self._wait(now)
+                return True
             if self._pace is not None:
                 self._pace.stop()
             exchange.close(now)  # what comes for its tokens answers requests without Echo

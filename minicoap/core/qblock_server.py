@@ -107,6 +107,9 @@ class QuickServer:
             if wanted[0].number or len(wanted) > 1 or not wanted[0].more:
                 refused = self._site.refusal(request)
                 return refused if refused is not None else self._go_on(request, kept, wanted)
+        if request.code != codes.GET and (wanted[0].number or len(wanted) > 1):
+            # It comes without payload, and must not be carried out as if it were a request of its own (§10.3.3).
+            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "that response is not kept any more")
         self._drop_kept(key)
         resource = self._site.route(request)
         return resource if isinstance(resource, Response) else self._handle(request, resource)
@@ -222,7 +225,7 @@ class QuickServer:
             return self.respond(request, refusal)
         request.args = upload.args
         if isinstance(upload.sink, BytesSink):
-            request.payload = bytes(upload.sink.data)
+            request.payload = upload.sink.take()
             return self._handle(request, upload.resource)
         answer = Deferred(request)
         try:

@@ -382,6 +382,22 @@ def test_what_was_on_its_way_before_a_challenge_does_not_count_for_the_body_begu
     assert [deferred.request.payload for deferred in waiting] == [body(6)]
 
 
+@pytest.mark.parametrize("first_is_lost", [False, True])
+def test_a_challenge_amid_the_response_does_not_have_the_request_carried_out_again(first_is_lost: bool) -> None:
+    """As comes of an address that is another one now: there the response is not kept."""
+    store = Store()
+    lost = [f"NON 2.05 QB2:{number}/1" for number in ((0, 3) if first_is_lost else (3,))]
+    pair = Pair(store.site(), limits=Limits())
+    pair.back.admits = loses(*lost)
+    outcomes = pair.start(codes.POST, "x", payload=body(5), qblock=True, confirmable=False)
+    assert pair.world.run_until(lambda: len(store.taken) == 1)
+    pair.world.run_for(0.5)
+    pair.client_host.rebind(("client", 50_000))
+    assert pair.world.run_until(lambda: bool(outcomes))
+    assert [codes.code_text(each.code) for each in outcomes if isinstance(each, Response)] == ["4.08"]
+    assert store.taken == [body(5)]
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, Optional[int]]] = []
     pair = Pair(Store(body(12)).site())
