@@ -13,6 +13,7 @@ PROBING_RATE has it, but not longer than NON_PROBING_WAIT (§7.2).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Optional, Union
 
 from minicoap.codec import codes
@@ -37,7 +38,7 @@ from minicoap.core.block_download import user_failed
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, BlockOptions, ClientSink, Source, as_source
 from minicoap.core.exchange import Answer, Exchange, Exchanges
 from minicoap.core.parameters import TransmissionParameters
-from minicoap.core.qblock import MISSING_BLOCKS, Bursts, Incoming, Stream, block_count, decode_blocks
+from minicoap.core.qblock import MISSING_BLOCKS, Bursts, Incoming, Pace, Stream, block_count, decode_blocks
 from minicoap.core.qblock_peers import Probe, QuickExchange, QuickPeers
 from minicoap.core.request import SAFE, Path, Response
 from minicoap.core.timers import Timer
@@ -267,10 +268,7 @@ class QuickTransfer:
         exchange.code = self._code
         exchange.options = Options(self._items)
         self._exchange = exchange
-        echo, exchange.peer.echo = exchange.peer.echo, None
-        if echo is not None:  # RFC 9175 §2.3: in the next request to the server
-            self._items = [item for item in self._items if item[0] != ECHO]
-            self._items.append((ECHO, echo))
+        self._take_echo(exchange)
         self._started_at = now
         self._repeats = 0
         if self._is_sending:
@@ -290,6 +288,13 @@ class QuickTransfer:
         if self._done is not None:
             self._wait(now)
         return None
+
+    def _take_echo(self, exchange: QuickExchange) -> None:
+        """Bring an Echo value back with the next request to the server (RFC 9175 §2.3)."""
+        echo, exchange.peer.echo = exchange.peer.echo, None
+        if echo is not None:
+            self._items = [item for item in self._items if item[0] != ECHO]
+            self._items.append((ECHO, echo))
 
     def _send_block(self, number: int, now: float) -> bool:
         """Send a block of the request's body."""
@@ -317,6 +322,9 @@ class QuickTransfer:
     def _ask(self, blocks: Sequence[Block], now: float) -> None:
         """Ask for blocks of the response: again, or by a 'Continue' for the next set. Without payload (§10.3.3)."""
         items = [item for item in self._items if item[0] != ETAG]  # §4.4: it might be answered 2.03
+        if self._code not in SAFE and len(blocks) == 1 and not blocks[0].number and not blocks[0].more:
+            # One block 0 alone could be taken for a request of its own by a server that has let go of the response.
+            blocks = [*blocks, Block(1, False, blocks[0].szx)]
         items += [(Q_BLOCK2, block.encode()) for block in blocks]
         self._send(Options(items), b"", -1, now)
 
@@ -332,7 +340,7 @@ class QuickTransfer:
         if not self._confirmable:
             self._unheard += transmission.send_unreliably(peer, self._code, token, options, payload, self._rejected)
             return True
-        outcome = self._acknowledged if number < 0 else self._block_acknowledged
+        outcome = self._acknowledged if number < 0 else partial(self._block_acknowledged, self._pace)
         outgoing = transmission.send(
             peer, self._code, token, options, payload, now, outcome, parameters=self._parameters
         )
@@ -342,14 +350,14 @@ class QuickTransfer:
         if error is not None and self._done is not None:
             self._failed(error, now)
 
-    def _block_acknowledged(self, error: Optional[CoapError], now: float) -> None:
-        if self._done is None:
-            return
+    def _block_acknowledged(self, pace: Optional[Pace], error: Optional[CoapError], now: float) -> None:
+        if self._done is None or pace is not self._pace:
+            return  # one sent before a challenge had the body begun anew
         if error is not None:
             self._failed(error, now)
-        elif isinstance(self._pace, Stream):
+        elif isinstance(pace, Stream):
             self._wait(now)
-            self._pace.acknowledged(now)
+            pace.acknowledged(now)
 
     def _rejected(self, now: float) -> None:
         if self._done is not None:
@@ -427,6 +435,13 @@ class QuickTransfer:
             if self._challenged >= _CHALLENGES:
                 return False
             self._challenged += 1
+            incoming = self._incoming
+            if incoming is not None and self._code != codes.GET:
+                self._take_echo(exchange)  # it has been carried out: what is asked for is the rest of the response
+                self._ask(_tersely(incoming.missing(), incoming, self._quick.max_payloads), now)
+                if self._done is not None:
+                    self._wait(now)
+                return True
             if self._pace is not None:
                 self._pace.stop()
             exchange.close(now)  # what comes for its tokens answers requests without Echo

@@ -87,18 +87,18 @@ class QuickServer:
         """Answer a request with a Q-Block option."""
         options = request.options
         if options.mask & _BLOCKS:
-            return Response(codes.BAD_OPTION, b"Q-Block and Block are not mixed")  # §4.1
+            return Response.refusal(codes.BAD_OPTION, "Q-Block and Block are not mixed")  # §4.1
         try:
             block1 = decode_blocks(options, Q_BLOCK1)
             wanted = decode_blocks(options, Q_BLOCK2)
         except ValueError:
-            return Response(codes.BAD_REQUEST, b"block size exponent 7 is reserved")
+            return Response.refusal(codes.BAD_REQUEST, "block size exponent 7 is reserved")
         if block1:
             return self._upload(request, block1[0], wanted)
         if any(one.number >= other.number for one, other in zip(wanted, wanted[1:])):
-            return Response(codes.BAD_REQUEST, b"missing blocks are asked for in ascending order")  # §4.4
+            return Response.refusal(codes.BAD_REQUEST, "missing blocks are asked for in ascending order")  # §4.4
         if any(block.szx != wanted[0].szx for block in wanted):
-            return Response(codes.BAD_REQUEST, b"the blocks of a body are of one size")
+            return Response.refusal(codes.BAD_REQUEST, "the blocks of a body are of one size")
         key = _key(request)
         kept = self._kept.get(key)
         if kept is not None and kept.is_current and kept.confirmable is request.confirmable:
@@ -107,6 +107,9 @@ class QuickServer:
             if wanted[0].number or len(wanted) > 1 or not wanted[0].more:
                 refused = self._site.refusal(request)
                 return refused if refused is not None else self._go_on(request, kept, wanted)
+        if request.code != codes.GET and (wanted[0].number or len(wanted) > 1):
+            # It comes without payload, and must not be carried out as if it were a request of its own (§10.3.3).
+            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "that response is not kept any more")
         self._drop_kept(key)
         resource = self._site.route(request)
         return resource if isinstance(resource, Response) else self._handle(request, resource)
@@ -123,7 +126,7 @@ class QuickServer:
         options = request.options
         size = options.uint(SIZE1)
         if size is None or options.get(REQUEST_TAG) is None:
-            return Response(codes.BAD_REQUEST, b"Q-Block1 needs a Request-Tag and Size1")  # §4.3
+            return Response.refusal(codes.BAD_REQUEST, "Q-Block1 needs a Request-Tag and Size1")  # §4.3
         key = _key(request)
         finished = self._finished.get(key)
         if finished is not None:
@@ -151,7 +154,7 @@ class QuickServer:
         if misfit is not None:
             if incoming.highest < 0:
                 self.drop_upload(upload, misfit)
-            return Response(codes.BAD_REQUEST, misfit.encode())
+            return Response.refusal(codes.BAD_REQUEST, misfit)
         return self._take(upload, request, block)
 
     def _open(self, key: Key, request: QuickRequest, block: Block, size: int) -> Union[Upload, Response]:
@@ -222,7 +225,7 @@ class QuickServer:
             return self.respond(request, refusal)
         request.args = upload.args
         if isinstance(upload.sink, BytesSink):
-            request.payload = bytes(upload.sink.data)
+            request.payload = upload.sink.take()
             return self._handle(request, upload.resource)
         answer = Deferred(request)
         try:
@@ -301,7 +304,7 @@ class QuickServer:
         wanted = self._cut(wanted)
         first = wanted[0]
         if first.offset >= size:
-            return Response(codes.BAD_REQUEST, f"the body has {size} bytes".encode())
+            return Response.refusal(codes.BAD_REQUEST, f"the body has {size} bytes")
         kept = Kept(self, request, response, as_source(payload), first.szx, self._entropy.token(4))
         if size <= first.size or (len(wanted) == 1 and not first.number and not first.more):
             return kept.block(0)  # all of it, or all that is asked for
@@ -334,9 +337,9 @@ class QuickServer:
         kept.touched = request.now
         wanted = self._cut(wanted)
         if wanted[0].szx != kept.szx:
-            return Response(codes.BAD_REQUEST, b"the blocks of a body are of one size")
+            return Response.refusal(codes.BAD_REQUEST, "the blocks of a body are of one size")
         if wanted[-1].offset >= kept.size:
-            return Response(codes.BAD_REQUEST, f"the body has {kept.size} bytes".encode())
+            return Response.refusal(codes.BAD_REQUEST, f"the body has {kept.size} bytes")
         first = wanted[0]
         if len(wanted) == 1 and first.more and first.number % self._quick.max_payloads == 0:
             # §4.4: a 'Continue'. Its payloads bear the token of the request that the body answers (§10.3.2).

@@ -26,7 +26,7 @@ BUSY = 120.0  # seconds in which things are begun
 
 KINDS = (
     "post", "put", "stream", "blocks", "image", "window", "moving", "resumed", "fetch", "cached", "group", "group post",
-    "patch", "tagged", "cached", "image",
+    "patch", "tagged", "cached", "image", "quick image", "quick post", "quick fetch", "quick moving",
 )  # fmt: skip
 
 
@@ -276,7 +276,7 @@ class Client:
     # Requests
 
     def begin(self, name: str) -> None:
-        kind = KINDS[self.chance.integer(4)]
+        kind = KINDS[self.chance.integer(8) % len(KINDS)]
         size = (10, 1024, 1500, 6000)[self.chance.integer(2)]
         szx = 4 if self.is_narrow or self.chance.integer(1) else 6
         self.open[name] = None
@@ -308,6 +308,10 @@ class Client:
         sink = ClientSink(bool(self.chance.integer(1)))
         body = body_of(name, size)
         arguments: dict[str, Any] = {"szx": szx}
+        told = kind
+        if kind.startswith("quick "):  # by Q-Block
+            kind = kind[6:]
+            arguments["qblock"] = True
         path: tuple[str, ...] = (kind, name)
         code = codes.PUT
         if kind in ("post", "patch"):
@@ -336,16 +340,16 @@ class Client:
             if isinstance(outcome, Response):
                 if outcome.is_success:
                     self.check(kind, name, size, body, sink, outcome, now)
-                    self.ended(name, kind, "done")
+                    self.ended(name, told, "done")
                 else:
                     self.refused(kind, name, outcome)
-                    self.ended(name, kind, codes.code_text(outcome.code))
+                    self.ended(name, told, codes.code_text(outcome.code))
             else:
                 loud = (
                     (NetworkError, BodyError) if kind in ("moving", "resumed", "fetch", "cached") else (NetworkError,)
                 )
                 assert isinstance(outcome, loud) or name in self.moved, (kind, outcome)
-                self.ended(name, kind, type(outcome).__name__)
+                self.ended(name, told, type(outcome).__name__)
 
         confirmable = arguments.get("window", 1) > 1 or self.chance.integer(3) != 0
         return ask(code, SERVER, done, now, uri_path=path, payload=body, confirmable=confirmable, **arguments)

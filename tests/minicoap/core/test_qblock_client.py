@@ -25,7 +25,8 @@ from minicoap.core.body import Block
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.qblock import MISSING_BLOCKS
 from minicoap.core.qblock_peers import QuickPeers
-from minicoap.core.request import Response
+from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.resource import Resource, Site
 from minicoap.core.timers import Timers
 from minicoap.errors import BodyError, CoapError, PathError, PeerError, RequestTimeout, StorageError, UsageError
 from minicoap.simulate.entropy import SeededEntropy
@@ -409,6 +410,35 @@ def test_a_challenge_is_met_by_the_whole_body_with_its_value(code: int) -> None:
     assert codes.UNAUTHORIZED in [message.code for _, message in pair.messages()]
     asked = [message for sender, message in pair.messages() if sender == "client"]
     assert any(message.options.get(ECHO) for message in asked)
+
+
+def test_what_was_on_its_way_before_a_challenge_does_not_count_for_the_body_begun_anew() -> None:
+    waiting: list[Deferred] = []
+
+    def put(request: Request) -> Deferred:
+        waiting.append(request.defer())
+        return waiting[-1]
+
+    pair = Pair(Site(Resource("/x", put=put)), limits=Limits())
+    outcome = pair.outcome(codes.PUT, "x", payload=body(6), qblock=True)
+    assert isinstance(outcome, RequestTimeout)  # there is no answer; it would wait for ever for a block that is there
+    assert [deferred.request.payload for deferred in waiting] == [body(6)]
+
+
+@pytest.mark.parametrize("first_is_lost", [False, True])
+def test_a_challenge_amid_the_response_does_not_have_the_request_carried_out_again(first_is_lost: bool) -> None:
+    """As comes of an address that is another one now: there the response is not kept."""
+    store = Store()
+    lost = [f"NON 2.05 QB2:{number}/1" for number in ((0, 3) if first_is_lost else (3,))]
+    pair = Pair(store.site(), limits=Limits())
+    pair.back.admits = loses(*lost)
+    outcomes = pair.start(codes.POST, "x", payload=body(5), qblock=True, confirmable=False)
+    assert pair.world.run_until(lambda: len(store.taken) == 1)
+    pair.world.run_for(0.5)
+    pair.client_host.rebind(("client", 50_000))
+    assert pair.world.run_until(lambda: bool(outcomes))
+    assert [codes.code_text(each.code) for each in outcomes if isinstance(each, Response)] == ["4.08"]
+    assert store.taken == [body(5)]
 
 
 def test_progress_is_told() -> None:

@@ -529,3 +529,15 @@ def test_a_block_that_nobody_waits_for_is_rejected() -> None:
     options = Options(((Q_BLOCK2, b"\x0e"),))
     (answer,) = solo.put(Message(NON, codes.CONTENT, 77, b"unknown", options, bytes(1024)))
     assert (answer.type, answer.message_id) == (RST, 77)
+
+
+@pytest.mark.parametrize("code", [codes.POST, codes.PUT, codes.FETCH, codes.GET])
+@pytest.mark.parametrize("numbers", [(1,), (0, 1), (2, 3)])
+def test_further_blocks_of_a_response_that_is_not_kept_carry_nothing_out(code: int, numbers: tuple[int, ...]) -> None:
+    """They are asked for without payload (§10.3.3): only a GET can be answered anew."""
+    store = Store(body(5))
+    client = Client(store.site())
+    wanted = [(Q_BLOCK2, Block(number, False, 6).encode()) for number in numbers]
+    answer = client.send(code, *wanted)[0]
+    assert codes.code_text(answer.code) == ("2.05" if code == codes.GET else "4.08")
+    assert store.taken == []

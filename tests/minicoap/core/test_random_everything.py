@@ -59,10 +59,10 @@ def test_good_network_makes_everything_succeed_that_can() -> None:
         for how in client.results:
             kind, _, end = how.rpartition(" ")
             fine = ["done", "cancelled", "3", *("2" * client.is_narrow)]
-            if kind in ("moving", "resumed", "cached"):
+            if kind in ("moving", "resumed", "cached", "quick moving"):
                 fine.append("BodyError")  # it has changed
             if client.moves:
-                fine += ["4.08", "RequestTimeout"]  # an upload came from two addresses, an answer went to the old one
+                fine += ["4.08", "RequestTimeout", *"012"]  # from two addresses, or answered at the old one
             assert end in fine, how
         assert not client.failed
 
