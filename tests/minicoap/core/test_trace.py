@@ -17,6 +17,7 @@ from minicoap.core.identity import Identity
 from minicoap.core.request import Path, Request, Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.core.trace import RECEIVED, SENT, TracedMachine, TraceEvent, peer_text
+from minicoap.errors import SecurityError
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
 
@@ -242,6 +243,14 @@ def test_path_that_fails_is_told() -> None:
     ]
     assert told.events[0].document()["event"] == "unreachable"
     assert "size" not in told.events[0].document()
+
+
+def test_end_of_a_secure_session_is_told_as_such() -> None:
+    told = Told()
+    error: Any = SecurityError("the DTLS session has ended")
+    told.machine.path_failed(secure("192.0.2.7", 5684), error, 0.0)
+    assert told.lines() == ["<- coaps 192.0.2.7:5684 pump-7  the DTLS session has ended"]
+    assert told.events[0].document()["event"] == "ended"
 
 
 def test_nothing_of_an_enrolment_is_shown_its_answer_included() -> None:
