@@ -20,10 +20,10 @@ from minicoap.core.machine import DatagramMachine
 from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Path, SecurePath
 from minicoap.core.secrecy import ENROLMENT, NO_REQUEST, is_enrolment, why_hidden
-from minicoap.errors import MessageFormatError
+from minicoap.errors import MessageFormatError, NetworkError
 
 SENT, RECEIVED = "sent", "received"
-MESSAGE, MALFORMED, UNREACHABLE = "message", "malformed", "unreachable"
+MESSAGE, MALFORMED, UNREACHABLE, ENDED = "message", "malformed", "unreachable", "ended"
 SCHEMA = 1  # of `TraceEvent.document`; changes when a program that reads it would have to
 
 _REMEMBERED = 4096  # messages, and requests
@@ -37,11 +37,11 @@ _MALFORMED = "what was malformed"
 class TraceEvent(NamedTuple):
     """One message, or one error, of an endpoint that is traced.
 
-    `at` is when, in seconds of the endpoint's clock; `kind` is "message", "malformed" or "unreachable", `direction`
-    "sent" or "received", `path` the other side. `data` is the datagram, `message` what it says; `error` why it says
-    nothing, or why the other side cannot be reached. `repeats` is how often the same was seen before, `request` what a
-    response answers or an acknowledgement is for, such as "GET /time", `elapsed` the seconds since that. `hidden` says
-    why the payload must not be shown, `is_group` that it was sent to a group.
+    `at` is when, in seconds of the endpoint's clock; `kind` is "message", "malformed", "unreachable" or, of a secure
+    session, "ended"; `direction` is "sent" or "received", `path` the other side. `data` is the datagram, `message` what
+    it says; `error` why it says nothing, or why the other side cannot be reached. `repeats` is how often the same was
+    seen before, `request` what a response answers or an acknowledgement is for, such as "GET /time", `elapsed` the
+    seconds since that. `hidden` says why the payload must not be shown, `is_group` that it was sent to a group.
     """
 
     at: float
@@ -63,6 +63,8 @@ class TraceEvent(NamedTuple):
         peer = peer_text(self.path)
         if self.kind == UNREACHABLE:
             return f"{arrow} {peer}  unreachable: {self.error}"
+        if self.kind == ENDED:
+            return f"{arrow} {peer}  {self.error}"
         if self.message is None:
             shown = self.data[:_MALFORMED_SHOWN].hex()
             more = " ..." if len(self.data) > _MALFORMED_SHOWN else ""
@@ -79,7 +81,7 @@ class TraceEvent(NamedTuple):
             "direction": self.direction,
             "peer": _peer_facts(self.path),
         }
-        if self.kind != UNREACHABLE:
+        if self.data:
             found["size"] = len(self.data)
         if self.message is not None:
             found["message"] = facts(self.message, self.hidden)
@@ -176,7 +178,8 @@ class TracedMachine:
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
         """Tell it, and hand it on."""
         text = printable(str(getattr(error, "strerror", None) or error))
-        self._trace(TraceEvent(self._clock(), UNREACHABLE, RECEIVED, path, error=text))
+        kind = ENDED if isinstance(error, NetworkError) else UNREACHABLE
+        self._trace(TraceEvent(self._clock(), kind, RECEIVED, path, error=text))
         self.machine.path_failed(path, error, now)
 
     def datagrams_to_send(self) -> list[tuple[bytes, Path]]:

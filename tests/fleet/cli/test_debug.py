@@ -123,6 +123,33 @@ def test_enrolment_tells_nothing_of_its_token(tmp_path, fleet, monkeypatch):
     assert "s3cret" not in ran.err + ran.out
 
 
+def test_enrolment_shows_its_messages(tmp_path, fleet, monkeypatch):
+    pytest.importorskip("cryptography")
+    from fleet.cli import enroll
+
+    traces = []
+
+    class Deaf(enroll.Endpoint):
+        def __init__(self, **arguments: Any) -> None:
+            traces.append(arguments["trace"])
+            super().__init__(**arguments)
+
+    monkeypatch.setattr(enroll, "Endpoint", Deaf)
+    monkeypatch.setenv("FLEET_TOKEN", "s3cret")
+    arguments = ("--server", "coaps://127.0.0.1:1", "--fingerprint", "ab" * 32, "--node-id", "n1")
+    for flag in ("--debug", "--debug=json"):
+        fleet("enroll", flag, *arguments, "--data-dir", str(tmp_path))
+    fleet("enroll", *arguments, "--data-dir", str(tmp_path))
+    assert [each if each is None else each.__class__.__name__ for each in traces] == ["MessageLog", "MessageLog", None]
+
+
+@pytest.mark.parametrize("flag", ["--debug", "--debug=json"])
+def test_service_that_is_installed_with_it_is_started_with_it(flag, fleet, capsys):
+    ran = fleet("server", "install", "--print", flag, "--run-as", "root", "--data-dir", "/var/lib/f")
+    assert ran.code == 0
+    assert f"{flag} " in ran.out or f"{flag}\n" in ran.out
+
+
 @pytest.mark.parametrize(
     ("value", "form"),
     [("text", "text"), ("json", "json"), (True, "text"), (False, ""), ("1", "text"), ("on", "text"), ("off", "")],

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from minicoap import Endpoint, Request, Resource, Response, Site, TransferState, codes, contentformats
-from minicoap.cli.main import main
+from minicoap.cli.main import _verdict, main
 
 BODY = bytes(range(256)) * 20
 
@@ -220,6 +220,21 @@ def test_response_that_is_declined_is_no_failure(
 ) -> None:
     assert main(["put", f"{uri}/changed", *arguments]) == 0
     assert capfd.readouterr() == ("", "no response, as asked for\n")
+
+
+def test_response_of_another_class_is_not_waited_for_long(
+    uri: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("minicoap.cli.main._SILENCE", 0.1)
+    assert main(["put", f"{uri}/changed", "--no-response", "2"]) == 0
+    assert capfd.readouterr().err == "no response, as asked for\n"
+
+
+@pytest.mark.parametrize(("found", "code"), [([True, False], 0), ([False, False], 1), ([], 3)])
+def test_group_did_what_was_asked_if_one_member_did(
+    found: list[bool], code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _verdict(found) == code
 
 
 @pytest.mark.parametrize(

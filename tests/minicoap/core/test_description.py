@@ -142,6 +142,7 @@ def test_document_has_every_option_with_its_value() -> None:
         (b"12:00", {"size": 5, "text": "12:00"}),
         (b"a" * 81, {"size": 81, "text": "a" * 80, "cut": True}),
         (b"\xff" * 25, {"size": 25, "hex": "ff" * 24, "cut": True}),
+        (b"abc\xffdef", {"size": 7, "hex": "616263ff646566"}),
     ],
 )
 def test_document_has_the_beginning_of_the_payload(payload: bytes, shown: dict[str, Any]) -> None:

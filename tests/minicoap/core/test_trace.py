@@ -17,6 +17,7 @@ from minicoap.core.identity import Identity
 from minicoap.core.request import Path, Request, Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.core.trace import RECEIVED, SENT, TracedMachine, TraceEvent, peer_text
+from minicoap.errors import SecurityError
 from minicoap.simulate.link import Link
 from minicoap.simulate.pair import Pair
 
@@ -244,6 +245,14 @@ def test_path_that_fails_is_told() -> None:
     assert "size" not in told.events[0].document()
 
 
+def test_end_of_a_secure_session_is_told_as_such() -> None:
+    told = Told()
+    error: Any = SecurityError("the DTLS session has ended")
+    told.machine.path_failed(secure("192.0.2.7", 5684), error, 0.0)
+    assert told.lines() == ["<- coaps 192.0.2.7:5684 pump-7  the DTLS session has ended"]
+    assert told.events[0].document()["event"] == "ended"
+
+
 def test_nothing_of_an_enrolment_is_shown_its_answer_included() -> None:
     told = Told()
     for id, path in enumerate(((".well-known", "est", "sen"), (".well-known/est/crts",), ("est", "skg"))):
@@ -255,6 +264,30 @@ def test_nothing_of_an_enrolment_is_shown_its_answer_included() -> None:
     assert "s3cret" not in shown
     assert b"s3cret".hex() not in shown
     assert shown.count("6 bytes, not shown: enrolment") == 9
+
+
+def test_payload_that_names_a_secret_is_not_shown_though_its_request_is_known() -> None:
+    told = Told()
+    told.sends(request("login", code=codes.POST, payload=b"password=s3cret"))
+    told.receives(response(payload=b'{"token": "s3cret"}'))
+    told.receives(response(NON, id=9, token=b"\x01", payload=b"welcome"))
+    assert [line.partition(" | ")[2] for line in told.lines()] == [
+        "15 bytes, not shown: names a secret",
+        "19 bytes, not shown: names a secret  (POST /login, 0.0 ms)",
+        '7 bytes "welcome"  (POST /login, 0.0 ms)',
+    ]
+
+
+def test_message_ids_of_both_sides_and_of_answers_are_kept_apart() -> None:
+    told = Told()
+    told.sends(request("a", id=5))
+    told.receives(request("b", id=5, token=b"\x02"))
+    told.sends(Message(ACK, codes.EMPTY, 5))
+    told.receives(Message(ACK, codes.EMPTY, 5))
+    assert [line.rpartition("  ")[2] for line in told.lines()[2:]] == [
+        "(acknowledges GET /b, 0.0 ms)",
+        "(acknowledges GET /a, 0.0 ms)",
+    ]
 
 
 def test_document_says_all_of_the_line_and_can_be_written_as_json() -> None:
@@ -328,6 +361,16 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     told.receives(response(id=1, token=(1).to_bytes(2, "big"), payload=b"x"))
     assert told.lines()[-2].endswith('1 byte "x"  (GET /t, 0.0 ms)')
     assert told.lines()[-1].endswith("1 byte, not shown: its request was not seen")
+
+
+def test_observation_that_goes_on_is_remembered_while_other_requests_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_REMEMBERED", 10)
+    told = Told()
+    told.sends(request("state", id=1000, token=b"\xff"))
+    for id in range(50):
+        told.sends(request("t", id=id, token=bytes((id,))))
+        told.receives(response(NON, id=id, token=b"\xff", payload=b"x"))
+    assert told.lines()[-1].endswith('1 byte "x"  (GET /state, 0.0 ms)')
 
 
 def test_tracing_changes_nothing_of_what_is_sent() -> None:
