@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import minicoap
-from minicoap import Endpoint, MessageLog, Resource, Response, Site, TraceEvent, UsageError
+from minicoap import Endpoint, MessageLog, Resource, Response, Site, TraceEvent, TransmissionParameters, UsageError
 from minicoap.core.trace import MALFORMED, RECEIVED, SENT
 
 
@@ -79,7 +79,8 @@ def test_what_a_group_is_asked_is_told_by_a_member() -> None:
     events: list[TraceEvent] = []
 
     async def scenario() -> list[str]:
-        async with Endpoint(site(), trace=events.append) as server, Endpoint() as client:
+        prompt = TransmissionParameters(default_leisure=0.2)
+        async with Endpoint(site(), trace=events.append, parameters=prompt) as server, Endpoint() as client:
             await server.serve("coap://0.0.0.0:0")
             port = server.local_uri.rpartition(":")[2]
             await server.join(f"coap://224.0.1.187:{port}", interface="lo")

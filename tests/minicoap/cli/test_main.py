@@ -14,7 +14,17 @@ from typing import Any
 
 import pytest
 
-from minicoap import Endpoint, Request, Resource, Response, Site, TransferState, codes, contentformats
+from minicoap import (
+    Endpoint,
+    Request,
+    Resource,
+    Response,
+    Site,
+    TransferState,
+    TransmissionParameters,
+    codes,
+    contentformats,
+)
 from minicoap.cli.main import _verdict, main
 
 BODY = bytes(range(256)) * 20
@@ -53,7 +63,8 @@ def uri() -> Iterator[str]:
 
     async def serve() -> None:
         state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        async with Endpoint(site()) as endpoint:
+        prompt = TransmissionParameters(default_leisure=0.2)  # of what answers groups
+        async with Endpoint(site(), parameters=prompt) as endpoint:
             await endpoint.serve("coap://0.0.0.0:0")
             port = endpoint.local_uri.rpartition(":")[2]
             await endpoint.join(f"coap://224.0.1.187:{port}", interface="lo")
@@ -272,7 +283,7 @@ def group(uri: str) -> str:
 
 
 def test_each_member_of_a_group_answers_with_its_address(uri: str, capfd: pytest.CaptureFixture[str]) -> None:
-    where = ["--interface", "lo", "--timeout", "6"]
+    where = ["--interface", "lo", "--timeout", "2"]
     assert main(["get", f"{group(uri)}/member", *where]) == 0
     out, err = capfd.readouterr()
     assert re.fullmatch(r"coap://\S+  2\.05 Content\nGET  None None\n", out)
