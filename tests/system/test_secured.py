@@ -191,6 +191,14 @@ def test_a_server_that_restarts_gets_its_nodes_back_and_jobs_go_on(tmp_path: Pat
             await operator.post("/system", {"action": "restart"})
             again = await fleet.listening(fleet.process, "server", 2, "coaps")
             assert again == fleet.uri, "the sockets were handed over"
+
+            async def answers() -> bool:
+                try:  # the repetition of what is not answered resumes the session
+                    return (await endpoint.get(fleet.uri + "/test", timeout=30)).is_success
+                except NetworkError:
+                    return False
+
+            await wait_until(answers, "the server's answer to somebody whose session it has lost")
             job = await operator.install(artifacts=[{"name": "app.bin", "path": "app.bin"}])
             assert (await operator.end_of(job))["status"] == "succeeded"
 
