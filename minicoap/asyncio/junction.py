@@ -49,17 +49,18 @@ class Junction:
     def to_first(self) -> list[tuple[bytes, Path]]:
         """Return what is to be sent through the first socket."""
         self._sort()
+        # Taken before the other is woken, which looks here again.
+        datagrams, self._to_first = self._to_first, []
         if self._to_second and self.wake_second is not None:
             self.wake_second()
-        datagrams, self._to_first = self._to_first, []
         return datagrams
 
     def to_second(self) -> list[tuple[bytes, Path]]:
         """Return what is to be sent through the second socket."""
         self._sort()
+        datagrams, self._to_second = self._to_second, []
         if self._to_first and self.wake_first is not None:
             self.wake_first()
-        datagrams, self._to_second = self._to_second, []
         return datagrams
 
     def _sort(self) -> None:
