@@ -305,7 +305,8 @@ class Transfer:
             if self._is_all(answer):
                 done = self._close(now)
                 if done is not None:
-                    done(Response(answer.code, answer.payload, options=answer.options))
+                    payload = answer.payload if answer.code != codes.VALID else b""  # RFC 7252 §5.5, §5.9.1.3
+                    done(Response(answer.code, payload, options=answer.options))
             else:
                 self._download.first_received(answer, now)
             return

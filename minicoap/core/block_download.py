@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Callable, Optional, Union
 
+from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK2, ETAG, SIZE2
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, BlockOptions, ClientSink
@@ -127,6 +128,10 @@ class Download:
         value = options.uint(BLOCK2)
         if message.code >> 5 != 2:
             self._not_to_be_had(offset, Response(message.code, message.payload, options=options), now)
+            return
+        if message.code == codes.VALID and not self._has_begun:
+            # Who asked has the body already, by an ETag of their own: the sink is left alone (RFC 7252 §5.9.1.3).
+            self._finish(Response(codes.VALID, options=options), now)
             return
         if value is None:
             self._whole_received(Response(message.code, message.payload, options=options), now)

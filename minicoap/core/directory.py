@@ -71,7 +71,6 @@ class Registration:
         self._timer: Optional[Timer] = None
         self._began = 0.0
         self._failures = 0
-        self._is_stopped = False
         self.registered_until: Optional[float] = None  # on the endpoint's clock
 
     def start(self, now: float) -> None:
@@ -81,7 +80,6 @@ class Registration:
 
     def stop(self, now: float) -> None:
         """Let the registration run out: simple registration has no way to end it sooner. More than once is fine."""
-        self._is_stopped = True
         if self._timer is not None:
             self._timer.cancel()
         if self._request is not None:
@@ -103,8 +101,6 @@ class Registration:
 
     def _again(self, now: float) -> None:
         self._timer = None
-        if self._is_stopped:
-            return
         try:
             self.start(max(now, self._began))
         except CoapError as error:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Optional
 
 from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK2, ECHO
-from minicoap.core.body import decode_block
+from minicoap.codec.options import ECHO
 from minicoap.core.entropy import Entropy
 from minicoap.core.peer import Peers
 from minicoap.core.request import Path, SecurePath
@@ -22,7 +21,6 @@ _TIME_MASK = (1 << 8 * _TIME_BYTES) - 1
 # §2.4: what a request of four bytes may be answered with, though its address was never verified, if all headers below
 # CoAP are counted: three times 14 + 40 + 8 + 4 bytes, less those headers.
 SAFE_ANSWER = 136
-_OVERHEAD = 32  # bytes of header, token and options around a block, about
 
 
 class Echo:
@@ -90,17 +88,6 @@ class AddressGuard:
         Where there is no `factor` nobody needs a proof.
         """
         return not self._factor or is_loopback(path) or isinstance(path, SecurePath)
-
-    def refuses(self, message: Message, path: Path) -> bool:
-        """Whether a request is for a further block that is too large an answer.
-
-        Such a request is challenged before it is served: the whole response may be let go when its last block has gone.
-        """
-        value = message.options.uint(BLOCK2) if self._factor else None
-        block = None if value is None else decode_block(value)
-        if block is None or not block.number or block.size < SAFE_ANSWER - _OVERHEAD:
-            return False
-        return self.is_too_much(block.size + _OVERHEAD, message, path)
 
 
 def is_loopback(path: Path) -> bool:

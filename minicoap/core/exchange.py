@@ -368,8 +368,6 @@ class Exchanges:
             if mask & _BLOCKS:
                 if mask & Q_BLOCKS:
                     return self._quick(message, path, now)
-                if self._guard.refuses(message, path):
-                    return request.challenge()
                 return self._blocks.request_received(request)
             resource = self._site.route(request)
             if isinstance(resource, Response):

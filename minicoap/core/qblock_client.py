@@ -493,6 +493,9 @@ class QuickTransfer:
         if message.code >> 5 != 2:
             self._finish(Response(message.code, message.payload, options=message.options), now)
             return
+        if message.code == codes.VALID and self._incoming is None:  # who asked has the body; see `Download`
+            self._finish(Response(codes.VALID, options=message.options), now)
+            return
         if self._source.size and self._sent < self._source.size:
             self._sent = self._source.size
             self._tell()

@@ -25,6 +25,7 @@ with atheris.instrument_imports(include=["minicoap"]):
     from minicoap.codec.message import Options, decode, encode
     from minicoap.codec.uri import parse_uri
     from minicoap.core.body import BytesSource
+    from minicoap.core.cache import Cache
     from minicoap.core.endpoint import EndpointCore
     from minicoap.core.parameters import Limits
     from minicoap.core.request import Deferred, Request, Response
@@ -88,10 +89,12 @@ def endpoint(data: bytes) -> None:
     """An endpoint through a few datagrams, and the time that passes between them."""
     waiting: list[Deferred] = []
     outcomes: list[Any] = []
-    core = EndpointCore(SeededEntropy(1, "fuzz"), site=site(waiting), limits=LIMITS)
+    core = EndpointCore(SeededEntropy(1, "fuzz"), site=site(waiting), limits=LIMITS, cache=Cache(entries=4))
     now = 0.0
     for code, confirmable, size in ((codes.GET, True, 0), (codes.POST, False, 2000)):
         core.request(code, PEERS[0], outcomes.append, now, payload=bytes(size), confirmable=confirmable)
+    core.request(codes.GET, PEERS[1], outcomes.append, now, window=4)
+    core.request(codes.PUT, PEERS[1], outcomes.append, now, payload=bytes(3000), confirmable=False, qblock=True)
     core.observe(PEERS[0], outcomes.append, now, uri_path=["o"])
     core.multicast(codes.GET, ("224.0.1.187", 5683), lambda *_: None, outcomes.append, now)
     at = 0
@@ -119,6 +122,7 @@ def endpoint(data: bytes) -> None:
         assert footprint["pending"] <= 2 * LIMITS.deferred
         assert footprint["bodies"] <= LIMITS.open_bodies
         assert footprint["observers"] <= LIMITS.observers
+        assert footprint["cached"] <= 4
     core.path_failed(PEERS[0], OSError(111, "refused"), now)
     assert all(isinstance(outcome, (Response, CoapError, type(None))) for outcome in outcomes)
 

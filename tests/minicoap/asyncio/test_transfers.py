@@ -277,6 +277,25 @@ def test_q_block_carries_files_both_ways_and_resumes(tmp_path: Path, confirmable
     assert beside(tmp_path) == ["it"]
 
 
+@pytest.mark.parametrize("qblock", [False, True])
+def test_file_that_is_there_already_by_its_etag_stays_as_it_is(tmp_path: Path, qblock: bool) -> None:
+    """RFC 7252 §5.9.1.3: a 2.03 stands for what the client has."""
+    (tmp_path / "it").write_bytes(BODY)
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        options = [(4, b"v1"), (4, b"v0")]
+        response = await client.download(f"{uri}/body", tmp_path / "it", options=options, qblock=qblock)
+        assert (response.code, response.etag) == (codes.VALID, b"v1")
+        assert (tmp_path / "it").read_bytes() == BODY
+        server.body, server.etag = BODY[::-1], b"v2"
+        response = await client.download(f"{uri}/body", tmp_path / "it", options=options, qblock=qblock)
+        assert (response.code, response.etag) == (codes.CONTENT, b"v2")
+
+    run(scenario)
+    assert (tmp_path / "it").read_bytes() == BODY[::-1]
+    assert beside(tmp_path) == ["it"]
+
+
 def test_refused_download_leaves_all_alone(tmp_path: Path) -> None:
     async def scenario(client: Endpoint, uri: str, server: Server) -> None:
         (tmp_path / "it").write_bytes(b"kept")

@@ -400,3 +400,16 @@ def test_transfer_cancelled_at_any_moment_leaves_nothing_behind(events: int) -> 
     pair.world.run_for(5 * LIFETIME)
     assert outcomes == []
     assert not any([*pair.client.footprint().values(), *pair.server.footprint().values()])
+
+
+@pytest.mark.parametrize("sinks", [False, True])
+def test_valid_has_no_payload_whatever_the_server_sends(sinks: bool) -> None:
+    """RFC 7252 §5.5: it is ignored."""
+    solo, sink = Solo(), Sink()
+    outcomes = solo.request(codes.GET, "x", options=((ETAG, b"e"),), **({"sink": sink} if sinks else {}))
+    (sent,) = solo.sent()
+    solo.put(ack(codes.VALID, sent, options=((ETAG, b"e"),), payload=b"unasked"))
+    assert [(each.code, each.body, each.etag) for each in outcomes if isinstance(each, Response)] == [
+        (codes.VALID, b"", b"e")
+    ]
+    assert (sink.begun, sink.blocks) == ([], [])

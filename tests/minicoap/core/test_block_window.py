@@ -160,6 +160,17 @@ def test_error_before_the_end_is_the_outcome_once_all_before_it_is_there() -> No
     assert asked.solo.forgets_everything()
 
 
+@pytest.mark.parametrize("order", [[2, 3], [3, 2]])
+def test_first_of_several_errors_is_the_outcome_in_whatever_order_they_come(order: list[int]) -> None:
+    asked = Asked()
+    asked.answer(0)
+    for block in order:
+        asked.refuse(block, codes.NOT_FOUND if block == 2 else codes.FORBIDDEN)
+    asked.answer(1)
+    assert (asked.outcome(), asked.sink.data[:2048]) == (codes.NOT_FOUND, BODY[:2048])
+    assert asked.solo.forgets_everything()
+
+
 def test_block_beyond_the_last_one_is_an_error() -> None:
     asked = Asked()
     asked.answer(0)

@@ -47,7 +47,8 @@ def test_registration_is_an_empty_post_to_the_well_known_place(facts: Facts, que
         Facts("x" * 64),
         Facts("ü" * 32),
         Facts("a\nb"),
-        Facts("a\x85b"),
+        Facts("a\x80b"),
+        Facts("a\x9fb"),
         Facts("n", "s" * 64),
         Facts("n", lifetime=0),
         Facts("n", lifetime=1 << 32),
@@ -127,3 +128,8 @@ def test_no_room_is_a_failure_like_any_other() -> None:
     assert [isinstance(outcome, NetworkError) for outcome in node.outcomes] == [False, True]
     with pytest.raises(NetworkError):
         node.core.register(PEER, Facts("n"), node.outcomes.append, node.now)
+
+
+@pytest.mark.parametrize("name", ["a b", "a\x7eb", "a\xa0b", "x" * 63])
+def test_names_may_have_what_is_no_control_character(name: str) -> None:
+    assert f"ep={name}" in Facts(name).query()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options, encode
+from minicoap.codec.options import BLOCK1
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import Deferred, Request, Response
@@ -17,7 +18,7 @@ from minicoap.core.resource import Resource, Site
 from minicoap.errors import NetworkError, UsageError
 from minicoap.simulate.entropy import SeededEntropy
 from minicoap.simulate.pair import Pair
-from tests.minicoap.core.solo import OTHER, PEER, Solo
+from tests.minicoap.core.solo import OTHER, PEER, Solo, con, empty_ack
 from tests.minicoap.core.test_block_server import RecordingSink
 
 LIMITS = Limits(peers=4, queued_messages=3, remembered_answers=20, deferred=3, open_bodies=3, open_body_bytes=4096)
@@ -180,3 +181,28 @@ def test_endpoint_is_client_and_server_at_once() -> None:
     pair.server.site.add(Resource("/greet", get=ask_back))
     pair.client.site.add(Resource("/name", get=lambda _: Response(payload=b"client")))
     assert pair.request(codes.GET, "greet").text == "you said client"
+
+
+def test_who_has_answered_since_when_is_known() -> None:
+    """Of a host's several addresses the next one is not tried then (`minicoap.asyncio.reach`)."""
+    solo = Solo()
+    solo.request(codes.GET, "x")
+    (sent,) = solo.sent()
+    began = solo.now
+    solo.now += 1.0
+    solo.put(empty_ack(sent))
+    assert not solo.core.has_answered(PEER, began)
+    solo.put(con(codes.CONTENT, 9, sent.token))
+    assert solo.core.has_answered(PEER, began)
+    assert solo.core.has_answered(PEER, solo.now)
+    assert not solo.core.has_answered(PEER, solo.now + 0.1)
+    assert not solo.core.has_answered(OTHER, began)
+
+
+@pytest.mark.parametrize(("szx", "asked"), [(None, 2), (6, 2), (2, 2), (1, 1)])
+def test_endpoint_with_small_blocks_asks_for_no_larger_ones(szx: Optional[int], asked: int) -> None:
+    solo = Solo(limits=Limits(block_szx=2))
+    solo.request(codes.PUT, "x", szx=szx, payload=bytes(200))
+    (sent,) = solo.sent()
+    assert len(sent.payload) == 16 << asked
+    assert sent.options.uint(BLOCK1) == 8 | asked

@@ -215,6 +215,14 @@ def test_client_sends_one_message_and_hands_on_every_answer_until_its_time_is_ov
     assert client.forgets_everything()
 
 
+def test_body_sent_to_a_group_fits_into_one_message() -> None:
+    client = Client()
+    _, sent = client.ask(codes.POST, payload=bytes(1024))
+    assert len(sent.payload) == 1024
+    with pytest.raises(UsageError):
+        client.ask(codes.POST, payload=bytes(1025))
+
+
 def test_time_of_a_request_begins_when_it_is_sent() -> None:
     """§4.7: a group that was silent to the last has to be left alone for a while."""
     client = Client()

@@ -667,3 +667,18 @@ def test_path_of_a_deregistration_does_not_matter() -> None:
     watching_.solo.core.path_failed(PEER, OSError(111, "refused"), watching_.solo.now)
     assert watching_.bodies == [b"a"]
     assert watching_.solo.forgets_everything()
+
+
+def test_answer_to_a_deregistration_that_comes_by_itself_is_acknowledged_and_a_notification_rejected() -> None:
+    watching = Watching()
+    watching.answer(1, b"a")
+    watching.observation.cancel(watching.solo.now)
+    (goodbye,) = watching.solo.sent()
+    (rejected,) = watching.solo.put(notify(CON, 7, goodbye.token, 2, b"b"))
+    assert (rejected.type, rejected.message_id) == (RST, 7)
+    watching.solo.put(empty_ack(goodbye))
+    (taken,) = watching.solo.put(notify(CON, 8, goodbye.token, None, b"b"))
+    assert (taken.type, taken.message_id) == (ACK, 8)
+    (late,) = watching.solo.put(notify(CON, 9, goodbye.token, None, b"c"))
+    assert late.type == RST
+    assert watching.bodies == [b"a"]

@@ -111,3 +111,19 @@ def test_body_that_is_too_large_is_told_how_much_would_be_taken_at_whichever_blo
     assert [codes.code_text(answer.code) for answer in answers] == ["2.31", "4.13"]
     assert (answers[1].options.uint(SIZE1), answers[1].payload) == (100, b"at most 100 bytes are taken here")
     assert answers[1].options.uint(MAX_AGE) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "blamed"),
+    [
+        (((1, b""), (9, b"")), b"critical option 9 (OSCORE)"),
+        (((3, b"h" * 255), (65, b"")), b"critical option 65"),
+        (((3, b""),), b"Uri-Host of 0 bytes; 1 to 255"),
+        (((7, b"\x00\x16\x33"),), b"Uri-Port of 3 bytes; 0 to 2"),
+        (((17, b""), (17, b"")), b"a critical option twice"),
+    ],
+)
+def test_option_that_is_not_understood_is_named_and_none_other(
+    options: tuple[tuple[int, bytes], ...], blamed: bytes
+) -> None:
+    assert blamed in refused("it", codes.GET, {"options": options}).payload
