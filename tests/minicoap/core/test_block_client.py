@@ -413,3 +413,17 @@ def test_valid_has_no_payload_whatever_the_server_sends(sinks: bool) -> None:
         (codes.VALID, b"", b"e")
     ]
     assert (sink.begun, sink.blocks) == ([], [])
+
+
+def test_upload_whose_caller_fails_when_told_of_progress_ends_by_saying_so() -> None:
+    def fail(transfer: Any) -> None:
+        raise ValueError("no")
+
+    server = Server()
+    pair = server.pair()
+    outcome = pair.outcome(codes.POST, "x", payload=BODY, progress=fail)
+    assert isinstance(outcome, UsageError)
+    assert isinstance(outcome.__cause__, ValueError)
+    assert server.received == []
+    pair.world.run_for(2000.0)
+    assert not any([*pair.client.footprint().values(), *pair.server.footprint().values()])
