@@ -98,19 +98,31 @@ class Register:
             # Before SQLite makes it with the permissions of any other file; its journals get those of the database.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
             self._database = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            with self.change():
-                version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
-                if version == 0:
-                    for statement in _SCHEMA.split(";"):
-                        self._database.execute(statement)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"the register {path} cannot be opened: {error}") from error
+        try:
+            version = self._begin()
+        except sqlite3.Error as error:
+            self.close()
+            raise UsageError(f"the register {path} cannot be opened: {error}") from error
+        except UsageError:
+            self.close()
+            raise
         if version > VERSION:
             self.close()
             raise UsageError(f"the register {path} is of a newer version of this program")
         self._seen = self._version()
+
+    def _begin(self) -> int:
+        """Set the database up, and make its tables if it is new; returns the version that it had."""
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        with self.change():
+            version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    self._database.execute(statement)
+        return version
 
     def close(self) -> None:
         """Let go of the database."""
