@@ -94,8 +94,9 @@ def _inherit(config: ServerConfig, inherited: list[tuple[str, socket.socket]]) -
             found[scheme] = sock
         if SECURE in found and not has_authority(config):
             raise UsageError("a socket for CoAPS was passed on, but there is no authority: run `fleet pki init`")
-        host = str(next(iter(found.values())).getsockname()[0])
-        # Whoever opened it chose the address; what was said of --host is true of another one.
+        # Whoever opened it chose the address; what was said of --host is true of another one. Plain CoAP is judged by
+        # its own: where CoAPS listens says nothing of who can reach it.
+        host = str((found.get(PLAIN) or found[SECURE]).getsockname()[0])
         if PLAIN in found and not serves_plain(host, config):
             raise UsageError(
                 f"a socket for plain CoAP on {host} was passed on, which can be read and forged by anyone on the way; "
