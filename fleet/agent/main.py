@@ -79,6 +79,7 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    secured = None if uri.scheme == "coap" else open_secured(config)
     sock = await _open_socket(config, loop)
     files = SystemFiles()
     manager = service_manager()
@@ -91,7 +92,6 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
             return
         processes = _Processes()
         try:
-            secured = None if uri.scheme == "coap" else _secured(config)
             agent = Agent(
                 config,
                 server if secured is None else secured.path_to(server, uri.host),
@@ -127,8 +127,11 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
         files.close()
 
 
-def _secured(config: AgentConfig) -> Secured:
-    """What a node with a certificate speaks CoAPS with; all that it takes is loaded only now."""
+def open_secured(config: AgentConfig) -> Secured:
+    """Return what a node with a certificate speaks CoAPS with; all that it takes is loaded only now.
+
+    Raises UsageError if it has none that can be used.
+    """
     try:
         from fleet.agent.secured import Secured
     except ImportError as error:

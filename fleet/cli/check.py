@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib.util
 import os
 import socket
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fleet.agent.config import AgentConfig
 from fleet.cli.exitcodes import DONE, WRONG_USE
 from fleet.cli.secrets import PASSPHRASE, read_secret
 from fleet.errors import UsageError
+from fleet.host.addresses import is_loopback
 from fleet.server.config import ServerConfig
 
 UNDER_WAY = "runs"  # another process has the data directory: then what it holds cannot be free
@@ -28,27 +30,32 @@ def check_server(values: dict[str, Any], problems: Sequence[UsageError], passphr
 
     config = ServerConfig(**values)
     found = [str(problem) for problem in problems]
-    found += _raised(lambda: serves_plain(config.host, config))
+    found += _raised(lambda: serves_plain(config.plain_host, config))
     found += _raised(lambda: read_secret("passphrase", passphrase_file, PASSPHRASE, prompt=None))
     state = _check_data_directory(config.data_dir, "server", found)
     if state != UNDER_WAY:
-        _check_port(f"--host {config.host} --port {config.port}", config.host, config.port, found)
+        host = config.plain_host
+        if is_loopback(host) or config.insecure or not has_authority(config):
+            _check_port(f"--host {host} --port {config.port}", host, config.port, found)
         if has_authority(config):
-            _check_port(
-                f"--host {config.host} --secure-port {config.secure_port}", config.host, config.secure_port, found
-            )
+            host = config.host or "0.0.0.0"
+            _check_port(f"--host {host} --secure-port {config.secure_port}", host, config.secure_port, found)
+            _check_packages(found)
         _check_database(os.path.join(config.data_dir, "fleet.sqlite"), found)
     return _tell("server", found, state, config.data_dir)
 
 
 def check_agent(values: dict[str, Any], problems: Sequence[UsageError]) -> int:
     """Print what is wrong with an agent of these settings; returns the exit code. `problems` were found in reading."""
-    from fleet.agent.main import server_uri
+    from fleet.agent.main import open_secured, server_uri
 
     config = AgentConfig(**{"server": "", "node_id": "", **values})
     found = [str(problem) for problem in problems]
     if config.server:
-        found += _raised(lambda: server_uri(config))
+        unusable = _raised(lambda: server_uri(config))
+        found += unusable
+        if not unusable and server_uri(config).scheme == "coaps":
+            found += _raised(lambda: open_secured(config))
     state = _check_data_directory(config.data_dir, "agent", found)
     if state != UNDER_WAY:
         _check_port(f"--port {config.port}", config.host or "0.0.0.0", config.port, found)
@@ -142,6 +149,11 @@ def _check_port(flags: str, host: str, port: int, found: list[str]) -> None:
                 errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; give a higher one",
             }.get(error.errno or 0, "give another")
             found.append(f"{flags}: {error.strerror}: {remedy}")
+
+
+def _check_packages(found: list[str]) -> None:
+    if importlib.util.find_spec("OpenSSL") is None or importlib.util.find_spec("cryptography") is None:
+        found.append("CoAPS needs pyOpenSSL and cryptography: pip install 'minicoap[fleet,dtls]'")
 
 
 def _check_database(path: str, found: list[str]) -> None:

@@ -12,7 +12,7 @@ from fleet.cli.secrets import PASSPHRASE, read_secret
 from fleet.server.config import DEFAULT_PORT, DEFAULT_SECURE_PORT, ServerConfig
 
 SETTINGS = (
-    Setting("host", configuration.text, "the address to listen on (default: 127.0.0.1)", "ADDRESS"),
+    Setting("host", configuration.text, "the address to listen on (default: for CoAPS all, else 127.0.0.1)", "ADDRESS"),
     Setting("port", configuration.port, f"the UDP port, 0 for any free one (default: {DEFAULT_PORT})", "PORT"),
     Setting(
         "secure_port",

@@ -108,9 +108,10 @@ def _units(role: str, settings: Sequence[Setting], options: argparse.Namespace) 
 def _server_units(
     service: Service, config: ServerConfig, is_activated: bool, passphrase_file: Optional[str]
 ) -> dict[str, str]:
-    from fleet.server.listening import serves_plain
+    from fleet.server.listening import has_authority, serves_plain
 
-    serves_plain(config.host, config)
+    is_plain = serves_plain(config.plain_host, config)
+    is_secure = has_authority(config)
     if not service.user:
         if not service.data_dir.startswith(STATE_ROOT + "/"):
             raise UsageError(
@@ -119,10 +120,14 @@ def _server_units(
             )
         for path in service.reads:
             _check_reach(path)
-    service = service._replace(port=config.port, passphrase_file=passphrase_file and os.path.abspath(passphrase_file))
+    ports = [port for port, is_served in ((config.port, is_plain), (config.secure_port, is_secure)) if is_served]
+    service = service._replace(port=min(ports), passphrase_file=passphrase_file and os.path.abspath(passphrase_file))
     if not is_activated:
         return _marked({f"{service.name}.service": server_unit(service)})
-    service = service._replace(socket=_listen(config))
+    listens = [_listen(config.plain_host, config.port)] if is_plain else []
+    if is_secure:
+        listens.append(_listen(config.host or "::", config.secure_port, "--secure-port"))
+    service = service._replace(sockets=tuple(listens))
     return _marked({f"{service.name}.service": server_unit(service), f"{service.name}.socket": socket_unit(service)})
 
 
@@ -173,14 +178,14 @@ def _flags(settings: Sequence[Setting], options: argparse.Namespace) -> list[str
     return flags
 
 
-def _listen(config: ServerConfig) -> str:
+def _listen(host: str, port: int, flag: str = "--port") -> str:
     try:
-        address = ipaddress.ip_address("127.0.0.1" if config.host == "localhost" else config.host)
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
-        raise UsageError(f"--host {config.host}: with --socket give an address, as in 192.0.2.7") from None
-    if config.port == 0:
-        raise UsageError("--port 0: with --socket give the port that nodes are to find")
-    return f"[{address}]:{config.port}" if address.version == 6 else f"{address}:{config.port}"
+        raise UsageError(f"--host {host}: with --socket give an address, as in 192.0.2.7") from None
+    if port == 0:
+        raise UsageError(f"{flag} 0: with --socket give the port that nodes are to find")
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 def _warn_of_hidden(service: Service) -> None:

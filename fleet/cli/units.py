@@ -37,14 +37,14 @@ class Service(NamedTuple):
     user: str = ""
     passphrase_file: Optional[str] = None
     port: int = 0
-    socket: Optional[str] = None  # ADDRESS:PORT of the socket unit
+    sockets: tuple[str, ...] = ()  # ADDRESS:PORT of what the socket unit opens
     python: str = ""  # of an agent: the environment that pip jobs change
     watches_services: bool = False
 
 
 def server_unit(service: Service) -> str:
     """The `.service` of a server."""
-    low_port = 0 < service.port < LOWEST_FREE_PORT and service.socket is None
+    low_port = 0 < service.port < LOWEST_FREE_PORT and not service.sockets
     ability = ["CAP_NET_BIND_SERVICE"] if low_port else []
     lines = [
         *_unit("Fleet update server", service),
@@ -89,7 +89,7 @@ def socket_unit(service: Service) -> str:
             "Description=Socket of the fleet update server",
             "",
             "[Socket]",
-            f"ListenDatagram={service.socket}",
+            *(f"ListenDatagram={address}" for address in service.sockets),
             "BindIPv6Only=both",
             "ReceiveBuffer=1M",
             "SendBuffer=1M",
@@ -194,7 +194,7 @@ def _encodable(text: str) -> str:
 
 def _unit(description: str, service: Service) -> list[str]:
     lines = ["[Unit]", f"Description={description}", "Wants=network-online.target", "After=network-online.target"]
-    if service.socket is not None:
+    if service.sockets:
         lines += [f"Requires={service.name}.socket", f"After={service.name}.socket"]
     # Devices have nobody who would start it by hand; RestartSec= keeps the attempts apart.
     return [

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from typing import Optional, Union
 
-from fleet.host.addresses import is_loopback
+from fleet.host.addresses import is_loopback, plain_host
 from fleet.host.clock import Clock
 from fleet.model.audit import NODES, OPERATORS, REFUSALS, AuditEntry, Origin, cut
 from fleet.server.access import STRANGER, Access
 from fleet.server.commands import OK, Outcome, RecordAudit
 from fleet.server.store.interface import Ledger
 from minicoap.codec import codes
-from minicoap.core.request import Request, SecurePath
+from minicoap.core.request import Request, SecurePath, address_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ class AuditTrail:
         return AuditEntry(int(self._clock.wall() * 1000), pool, origin, what, cut(subject), told)
 
     def _origin(self, request: Request, path: str) -> Origin:
-        host, port = str(request.path[0]), int(request.path[1])
+        address = address_of(request.path)
+        host, port = plain_host(str(address[0])), int(address[1])
         method = codes.METHOD_NAMES.get(request.code, codes.code_text(request.code))
         return Origin(self._who(request, host), cut(host), port, method, path)
 

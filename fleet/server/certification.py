@@ -76,6 +76,11 @@ class Certification:
         """The numbers of all revoked certificates that would be valid otherwise."""
         return self._revoked
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names and addresses by which the server is known."""
+        return hosts_of(self.holder.certificate)
+
     def next_due_at(self) -> float:
         """When `run` is to be called, in seconds of the monotonic clock."""
         return min(self._watch_at, self._upkeep_at)

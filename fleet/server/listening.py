@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from fleet.errors import UsageError
@@ -20,6 +21,7 @@ from minicoap.asyncio.udp import open_socket, prepare_socket
 from minicoap.errors import CoapError
 
 PLAIN, SECURE = "coap", "coaps"
+_ALL = ("::", "0.0.0.0")
 
 
 class Listening(NamedTuple):
@@ -33,9 +35,19 @@ class Listening(NamedTuple):
         pairs = ((PLAIN, self.plain), (SECURE, self.secure))
         return {scheme: sock for scheme, sock in pairs if sock is not None}
 
-    def uris(self, host: str) -> dict[str, str]:
-        """The URIs that a client uses, by scheme."""
-        return {scheme: _uri(scheme, host, sock.getsockname()[1]) for scheme, sock in self.by_scheme().items()}
+    def uris(self, host: str, names: Sequence[str] = ()) -> dict[str, str]:
+        """The URIs that a client uses, by scheme: of `host` where that is a name, else of where they really listen.
+
+        What listens on all addresses goes by the first of `names`, by which the server is known.
+        """
+        found = {}
+        for scheme, sock in self.by_scheme().items():
+            address, port = sock.getsockname()[:2]
+            known = host if host and not _is_address(host) else address
+            if known in _ALL:
+                known = names[0] if names else socket.gethostname()
+            found[scheme] = f"{scheme}://[{known}]:{port}" if ":" in known else f"{scheme}://{known}:{port}"
+        return found
 
     def duplicate(self) -> Listening:
         """The same sockets under descriptors of their own, for a successor."""
@@ -73,10 +85,12 @@ async def listen(config: ServerConfig) -> tuple[ServerConfig, Listening]:
         return _inherit(config, inherited)
     plain = secure = None
     try:
-        if serves_plain(config.host, config):
-            plain = await _open(config.host, config.port, "--port")
+        if serves_plain(config.plain_host, config):
+            plain = await _open([config.plain_host], config.port, "--port")
         if has_authority(config):
-            secure = await _open(config.host, config.secure_port, "--secure-port")
+            # All addresses of both families, or of IPv4 alone where there is no IPv6.
+            hosts = [config.host] if config.host else list(_ALL)
+            secure = await _open(hosts, config.secure_port, "--secure-port")
     except UsageError:
         Listening(plain, secure).close()
         raise
@@ -94,19 +108,21 @@ def _inherit(config: ServerConfig, inherited: list[tuple[str, socket.socket]]) -
             found[scheme] = sock
         if SECURE in found and not has_authority(config):
             raise UsageError("a socket for CoAPS was passed on, but there is no authority: run `fleet pki init`")
-        # Whoever opened it chose the address; what was said of --host is true of another one. Plain CoAP is judged by
-        # its own: where CoAPS listens says nothing of who can reach it.
-        host = str((found.get(PLAIN) or found[SECURE]).getsockname()[0])
-        if PLAIN in found and not serves_plain(host, config):
-            raise UsageError(
-                f"a socket for plain CoAP on {host} was passed on, which can be read and forged by anyone on the way; "
-                "add --insecure if this is meant"
-            )
+        if PLAIN in found:
+            host = str(found[PLAIN].getsockname()[0])
+            # Whoever opened it chose the address; what was said of --host is true of another one. Where CoAPS listens says
+            # nothing of who can reach this one.
+            if not serves_plain(host, config):
+                raise UsageError(
+                    f"a socket for plain CoAP on {host} was passed on, which can be read and forged by anyone on the "
+                    "way; add --insecure if this is meant"
+                )
+            if not config.host or _is_address(config.host):
+                config = config._replace(host=host)
     except (OSError, UsageError):
         for _, sock in inherited:
             sock.close()
         raise
-    config = config._replace(host=host) if _is_address(config.host) else config
     return config, Listening(found.get(PLAIN), found.get(SECURE))
 
 
@@ -114,20 +130,18 @@ def _scheme(sock: socket.socket, config: ServerConfig) -> str:
     return SECURE if sock.getsockname()[1] == config.secure_port else PLAIN
 
 
-async def _open(host: str, port: int, flag: str) -> socket.socket:
-    try:
-        family, address = await resolve_local(host, port, asyncio.get_running_loop())
-        return open_socket(family, address)
-    except (OSError, CoapError) as error:
-        raise UsageError(f"cannot listen on --host {host} {flag} {port}: {error}") from error
+async def _open(hosts: Sequence[str], port: int, flag: str) -> socket.socket:
+    """Listen on the first of `hosts` that can be had."""
+    for host in hosts:
+        try:
+            family, address = await resolve_local(host, port, asyncio.get_running_loop())
+            return open_socket(family, address)
+        except (OSError, CoapError) as error:
+            failure = UsageError(f"cannot listen on --host {host} {flag} {port}: {error}")
+            failure.__cause__ = error
+    raise failure
 
 
 def _is_address(host: str) -> bool:
     """Whether `host` is an address, not a name (which nodes were told and are to go on using)."""
     return ":" in host or host.replace(".", "").isdecimal()
-
-
-def _uri(scheme: str, host: str, port: int) -> str:
-    if host in ("", "0.0.0.0", "::"):
-        host = socket.gethostname()
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -54,7 +54,7 @@ def run(config: ServerConfig, passphrase: Optional[bytes] = None) -> int:
 
     `passphrase` is that of the authority's key, if it has one. Raises UsageError for a configuration that cannot work.
     """
-    serves_plain(config.host, config)
+    serves_plain(config.plain_host, config)
     os.makedirs(config.data_dir, exist_ok=True)
     with held(config.data_dir, "server"):
         action, listening = asyncio.run(_serve(config, passphrase))
@@ -103,7 +103,7 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
     ledger = _open_ledger(config, post)
     files = SystemFiles()
     try:
-        uris = listening.uris(config.host)
+        uris = listening.uris(config.host, () if certification is None else certification.hosts)
         server = Server(
             config,
             ledger=ledger,
@@ -238,7 +238,7 @@ def _announce(config: ServerConfig, uris: Mapping[str, str]) -> None:
         print(f"listening on {uri}", flush=True)
     if PLAIN not in uris:
         return
-    if is_loopback(config.host):
+    if is_loopback(config.plain_host):
         print("plain CoAP on loopback: everyone on this machine is an operator", flush=True)
     else:
         print("plain CoAP without protection (--insecure): everyone who reaches it is an operator", flush=True)

@@ -57,7 +57,7 @@ class Services:
         self._servers = {True: secure, False: tuple(uri for uri in servers if uri not in secure)}
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
         self.needs_no_proof: Callable[[Path], bool] = _all_need_proof  # the endpoint's, once there is one
-        self.access = Access(trusts_plain=config.insecure or is_loopback(config.host), wall=clock.wall)
+        self.access = Access(trusts_plain=config.insecure or is_loopback(config.plain_host), wall=clock.wall)
         self.audit = AuditTrail(ledger, clock, self.access)
         self.access.refused = self.audit.refused
         self.series = Series(ledger.record_series)

@@ -54,6 +54,11 @@ class SecurePath(tuple[Any, ...]):
     address: Path = ()
 
 
+def address_of(path: Path) -> Path:
+    """Return where the other side of `path` is now, host and port first: to be shown, and written down."""
+    return path.address or path if isinstance(path, SecurePath) else path
+
+
 _UNDERSTOOD = (
     IF_MATCH, URI_HOST, IF_NONE_MATCH, URI_PORT, URI_PATH, URI_QUERY, ACCEPT, BLOCK2, BLOCK1, PROXY_URI, PROXY_SCHEME,
     Q_BLOCK1, Q_BLOCK2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.errors import NotFoundError, RefusedError, UsageError
+from fleet.host.addresses import plain_host
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
 from fleet.model.enrolment import ACCEPT, Decision, DecisionAnswer, EnrolmentsAnswer, Waiting, parse_decision
 from fleet.model.roles import principal_of
@@ -11,7 +12,7 @@ from fleet.pki.registrar import Registrar
 from fleet.server.commands import OK
 from fleet.server.services import Services
 from minicoap.codec import codes
-from minicoap.core.request import Request, Response
+from minicoap.core.request import Request, Response, address_of
 from minicoap.core.resource import Resource
 
 
@@ -87,4 +88,4 @@ class EnrolmentsResource:
 def _who(request: Request) -> str:
     """Who decided, for the register; plain CoAP on loopback knows no more than the address."""
     principal = principal_of(request.identity.claims)
-    return " ".join(principal) if principal is not None else f"somebody at {request.path[0]}"
+    return " ".join(principal) if principal is not None else f"somebody at {plain_host(address_of(request.path)[0])}"

@@ -6,6 +6,7 @@ import logging
 from typing import Callable, Optional, Union
 
 from fleet.errors import FormatError, RefusedError, UsageError
+from fleet.host.addresses import plain_host
 from fleet.model.roles import Principal, principal_of
 from fleet.pki.certificates import decode_der, encode_bundle, encode_der
 from fleet.pki.register import Issued
@@ -14,7 +15,7 @@ from fleet.pki.requests import LARGEST, CertificationRequest, read_request
 from fleet.server.services import Services
 from minicoap.codec import codes
 from minicoap.codec.contentformats import PKCS7_CERTS_ONLY, PKCS10, PKIX_CERTIFICATE
-from minicoap.core.request import Request, Response, SecurePath
+from minicoap.core.request import Request, Response, SecurePath, address_of
 from minicoap.core.resource import Resource
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class EstResource:
 
     def _enrol(self, request: Request) -> Response:
         def decide(wanted: CertificationRequest, request: Request, at: int) -> Union[Issued, Wait]:
-            return self._registrar.enrol(wanted, str(request.path[0]), at)
+            return self._registrar.enrol(wanted, plain_host(address_of(request.path)[0]), at)
 
         return self._answer(request, decide, "certificate.enrol")
 
@@ -101,7 +102,7 @@ class EstResource:
             logger.error("no certificate can be issued: %s", error)
             return _wait(Wait(CLOCK_WAIT, "the authority cannot issue certificates now"))
         except RefusedError as error:
-            logger.warning("no certificate for %s port %s: %s", *request.path[:2], error)
+            logger.warning("no certificate for %s port %s: %s", *address_of(request.path)[:2], error)
             self._services.audit.refused(request, "/" + "/".join(request.options.path), error.code, what)
             return _refuse(error.code, str(error))
         if isinstance(decision, Wait):

@@ -8,6 +8,7 @@ from typing import Optional, Union
 import msgspec
 
 from fleet.errors import InvalidError
+from fleet.host.addresses import plain_host
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
 from fleet.model.api import check_page, parse_registration
 from fleet.model.api_answers import NodeHealthAnswer, NodesAnswer, NodeView, RegistrationAnswer
@@ -20,7 +21,7 @@ from fleet.server.resources.health import last_health
 from fleet.server.services import Answering, Services
 from minicoap.codec import codes
 from minicoap.core.fairness import host_of
-from minicoap.core.request import Deferred, Request, Response
+from minicoap.core.request import Deferred, Request, Response, address_of
 from minicoap.core.resource import Resource
 
 JOINING_LIMIT = 1024  # new nodes being registered at once, so that nobody waits for long behind a flood of them
@@ -70,7 +71,7 @@ class NodesResource:
         refused = services.access.refuses_node(request, registration.node_id)
         if refused is not None:
             return refused
-        host, port = request.path[0], request.path[1]
+        host, port = address_of(request.path)[:2]
         if services.presences.find(registration.node_id) is None:
             refused = self._refuses_new(request)
             if refused is not None:
@@ -185,7 +186,8 @@ class NodesResource:
         presence = self._services.presences.find(node.node_id)
         status = OFFLINE if presence is None else self._services.presences.status(presence, self._services.at())
         path = None if presence is None else presence.path
-        host, port = (node.host, node.port) if path is None else (path[0], path[1])
+        host, port = (node.host, node.port) if path is None else address_of(path)[:2]
+        host = plain_host(host)
         registration = node.registration
         return NodeView(
             node_id=node.node_id,

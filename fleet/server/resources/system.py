@@ -9,13 +9,14 @@ import msgspec
 
 import fleet
 from fleet.errors import InvalidError
+from fleet.host.addresses import plain_host
 from fleet.host.files import Files
 from fleet.model.answers import FORMATS, answer, arguments, guarded
 from fleet.model.api import SystemAction, parse_system_action
 from fleet.model.times import iso_from_ms
 from fleet.server.services import Services
 from minicoap.codec import codes
-from minicoap.core.request import Request, Response
+from minicoap.core.request import Request, Response, address_of
 from minicoap.core.resource import Resource
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,8 @@ class SystemResource:
         if wanted.action not in (RESTART, SHUTDOWN):
             return answer(request, self._told(), codes.CHANGED)
         if not self._is_repeat(wanted):
-            logger.warning("%s asked for by %s port %s", wanted.action, request.path[0], request.path[1])
+            host, port = address_of(request.path)[:2]
+            logger.warning("%s asked for by %s port %s", wanted.action, plain_host(host), port)
             self._services.audit.record(request, f"system.{wanted.action}", "")
             self._act(wanted.action)
         status = "restarting" if wanted.action == RESTART else "shutting down"

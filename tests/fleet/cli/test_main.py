@@ -141,7 +141,7 @@ def test_server_and_agent_get_what_was_given(monkeypatch, tmp_path):
     assert agent.main(agent_flags) == 7
 
     served, ran = given
-    assert (served.port, served.data_dir, served.push, served.host) == (0, data, False, "127.0.0.1")
+    assert (served.port, served.data_dir, served.push, served.plain_host) == (0, data, False, "127.0.0.1")
     assert (ran.server, ran.node_id, ran.services) == ("coap://127.0.0.1:9", "worker-03", ("ssh",))
     assert Path(data).is_dir()
 

@@ -40,7 +40,7 @@ PIP_AGENT = AGENT._replace(python="/opt/app/bin/python", writes=("/opt", "/srv/a
 
 UNITS = {
     "server": (server_unit, SERVER),
-    "server-activated": (server_unit, SERVER._replace(socket="127.0.0.1:5683")),
+    "server-activated": (server_unit, SERVER._replace(sockets=("127.0.0.1:5683",))),
     "server-low-port": (server_unit, SERVER._replace(port=683)),
     "server-passphrase": (server_unit, SERVER._replace(passphrase_file="/etc/fleet/pass phrase%")),
     "server-user": (server_unit, SERVER._replace(user="fleet", data_dir="/srv/fleet data")),
@@ -117,7 +117,7 @@ def test_what_a_unit_says(unit, expected):
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_unit_uses_nothing_that_the_oldest_systemd_does_not_know(unit):
     write, service = UNITS[unit]
-    used = {name for name, _ in assignments(write(service) + socket_unit(service._replace(socket="[::]:1")))}
+    used = {name for name, _ in assignments(write(service) + socket_unit(service._replace(sockets=("[::]:1",))))}
 
     assert [name for name in sorted(used) if SINCE.get(name, 999) > OLDEST] == []
 
@@ -128,7 +128,7 @@ def test_systemd_finds_nothing_wrong_with_a_unit(tmp_path, unit):
     write, service = UNITS[unit]
     file = tmp_path / f"{service.name}.service"
     file.write_text(write(service))
-    (tmp_path / f"{service.name}.socket").write_text(socket_unit(service._replace(socket="[::]:5683")))
+    (tmp_path / f"{service.name}.socket").write_text(socket_unit(service._replace(sockets=("[::]:5683",))))
     environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}
 
     run = subprocess.run(
