@@ -54,5 +54,9 @@ class RefusedError(PeerError):
         self.field = field
 
 
+class DistrustError(PeerError):
+    """One of both sides of a connection does not accept the other's certificate."""
+
+
 class NetworkError(FleetError):
     """No usable answer came back through the network."""

@@ -65,7 +65,15 @@ class PathError(NetworkError):
 
 
 class SecurityError(NetworkError, OSError):
-    """DTLS could not be agreed on, or has ended: the text says why, and what to do where that is known."""
+    """DTLS could not be agreed on, or has ended: the text says why, and what to do where that is known.
+
+    `refused_by` is OURSELVES or PEER where that is because one does not accept what the other shows, else None.
+    """
+
+    OURSELVES = "ourselves"
+    PEER = "peer"
+
+    refused_by: Optional[str] = None
 
 
 class StorageError(CoapError):

@@ -38,7 +38,7 @@ from minicoap.asyncio.trace import MessageLog
 from minicoap.codec.codes import code_name
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
 from minicoap.core.request import Response
-from minicoap.errors import CoapError
+from minicoap.errors import CoapError, SecurityError
 from minicoap.errors import UsageError as WrongUse
 
 EXCHANGE_TIMEOUT = 30.0  # seconds for a request, a block's exchange each
@@ -170,6 +170,8 @@ async def connected(
             except WrongUse as error:
                 raise UsageError(str(error)) from error
             except CoapError as error:
+                if isinstance(error, SecurityError) and error.refused_by == SecurityError.OURSELVES:
+                    raise errors.DistrustError(f"this is not the fleet that was meant: {error}") from error
                 raise errors.NetworkError(f"no answer from {format_uri(server)}: {error}") from error
 
         yield exchange

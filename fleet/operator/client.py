@@ -47,7 +47,7 @@ from minicoap.codec.options import IF_NONE_MATCH, MAX_AGE
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
 from minicoap.core.body import ClientSink, Digest, Source
 from minicoap.core.request import Response
-from minicoap.errors import CoapError, PathError, StorageError, UsageError
+from minicoap.errors import CoapError, PathError, SecurityError, StorageError, UsageError
 
 PATIENCE = 60.0  # seconds that a watched server may stay away, since it may be restarting
 UNOBSERVED_PAUSE = 2.0  # seconds until a server that has no room for another observer is asked again
@@ -348,6 +348,8 @@ class Fleet:
         except PathError as error:
             raise errors.NetworkError(str(error)) from error
         except CoapError as error:
+            if isinstance(error, SecurityError) and error.refused_by is not None:
+                raise errors.DistrustError(_distrust(self.server, error)) from error
             raise errors.NetworkError(f"no answer from {self.server}: {error}") from error
 
 
@@ -405,7 +407,7 @@ def _refusal(response: Response) -> PeerError:
     """What an error response says, as the error to raise."""
     code = response.code
     said = _error_answer(response)
-    text = said.error or "the server gave no reason"
+    text = said.error or _UNSAID.get(code, "the server gave no reason")
     if code in (codes.SERVICE_UNAVAILABLE, codes.TOO_MANY_REQUESTS) and response.options.get(MAX_AGE) is not None:
         text += f"; try again in {response.max_age} s"
     if code == codes.NOT_FOUND and said.error:
@@ -413,6 +415,25 @@ def _refusal(response: Response) -> PeerError:
     if code == codes.CONFLICT and said.state:
         return IllegalMoveError(text, said.state, said.legal)
     return RefusedError(text, code, said.field)
+
+
+# A server says nothing of why somebody may not do something.
+_UNSAID = {
+    codes.UNAUTHORIZED: "nobody may do this without a certificate that is valid; see --credentials",
+    codes.FORBIDDEN: "this certificate's holder may not do this; `fleet pki issue operator NAME` makes one for who may",
+}
+
+
+def _distrust(server: str, error: SecurityError) -> str:
+    if error.refused_by == SecurityError.OURSELVES:
+        return (
+            f"{server} is no server of the fleet that the certificate in use is from: {error}. --server names another "
+            "server, --credentials another fleet's certificate"
+        )
+    return (
+        f"{server} refuses the certificate in use: it was revoked, or another fleet's authority issued it. Have "
+        "`fleet pki issue` make another, and name its directory by --credentials"
+    )
 
 
 def _error_answer(response: Response) -> ErrorAnswer:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fleet.errors import UsageError
+from minicoap.errors import CoapError
 
 if TYPE_CHECKING:
     from minicoap.security.credentials import Credentials
@@ -40,4 +41,7 @@ def load_operator(directory: str) -> Credentials:
             f"the certificate of {holder.principal.role} {holder.principal.name} in {directory} has expired: have "
             "`fleet pki issue` make a new one"
         )
-    return client_credentials(holder)
+    try:
+        return client_credentials(holder)
+    except CoapError as error:
+        raise UsageError(f"{directory}: {error}") from error

@@ -409,7 +409,12 @@ class SecureMachine:
             return
         association.resume = None
         where = f"{association.host} at {channel.address[0]} port {channel.address[1]}"
-        self._gave_up(association, SecurityError(f"no DTLS session with {where}: {reason}{_remedy(reason)}"), now)
+        error = SecurityError(f"no DTLS session with {where}: {reason}{_remedy(reason)}")
+        if reason.startswith("certificate refused"):
+            error.refused_by = SecurityError.OURSELVES
+        elif " alert " in reason:
+            error.refused_by = SecurityError.PEER
+        self._gave_up(association, error, now)
 
     def _gave_up(self, association: _Association, error: OSError, now: float) -> None:
         association.following = None
@@ -589,7 +594,7 @@ def _remedy(reason: str) -> str:
 _REMEDIES = {
     "unknown ca": "the server does not trust the authority of our certificate",
     "handshake failure": "the server wants a certificate, or has no suite or curve in common with us",
-    "internal error": "this is how a server says that it refuses our certificate for a reason of its own",
+    "internal error": "the server refuses our certificate for a reason of its own: it may have been revoked",
     "expired": "renew the certificate, or set the clock",
     "not trusted": "give its authority's certificate, or pin its fingerprint",
     "another authority": "give its authority's certificate, or pin its fingerprint",

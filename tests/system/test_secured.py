@@ -220,8 +220,28 @@ def test_what_an_operator_does_wrong_is_told_with_the_remedy(tmp_path: Path) -> 
         fleet.run("pki", "init", "--data-dir", str(tmp_path / "other" / "server"))
         stray = str(tmp_path / "stray")
         fleet.run("pki", "issue", "operator", "eve", "--data-dir", str(tmp_path / "other" / "server"), "--out", stray)
-        ran = fleet.run("health", "--server", fleet.uri, "--credentials", stray, code=3)
-        assert "certificate" in ran.stderr
+        ran = fleet.run("health", "--server", fleet.uri, "--credentials", stray, code=1)
+        assert "is no server of the fleet that the certificate in use is from" in ran.stderr
+        # With the right authority beside it, so that it is the server who refuses.
+        (tmp_path / "stray" / "trust.pem").write_bytes((tmp_path / "alice" / "trust.pem").read_bytes())
+        refused = "refuses the certificate in use: it was revoked, or another fleet's authority issued it"
+        assert refused in fleet.run("health", "--server", fleet.uri, "--credentials", stray, code=1).stderr
+        fleet.pki("issue", "operator", "bob", "--out", str(tmp_path / "bob"))
+        fleet.pki("revoke", "operator", "bob")
+
+        async def is_refused() -> bool:
+            ran = subprocess.run(
+                [*COMMAND, "health", "--server", fleet.uri, "--credentials", str(tmp_path / "bob")],
+                capture_output=True, text=True, check=False, cwd=ROOT, env=environment(tmp_path),
+            )  # fmt: skip
+            return ran.returncode == 1 and refused in ran.stderr
+
+        await wait_until(is_refused, "the refusal of who was revoked", within=10)
+        fleet.pki("issue", "viewer", "wall", "--out", str(tmp_path / "wall"))
+        wall = ["--server", fleet.uri, "--credentials", str(tmp_path / "wall")]
+        assert "status" in fleet.run("health", *wall).stdout
+        ran = fleet.run("system", "restart", *wall, code=1)
+        assert "this certificate's holder may not do this" in ran.stderr
 
     scenario(tmp_path, play)
 
