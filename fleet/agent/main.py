@@ -92,16 +92,18 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
             return
         processes = _Processes()
         try:
+            if secured is not None:
+                server = secured.path_to(server, uri.host)
             agent = Agent(
                 config,
-                server if secured is None else secured.path_to(server, uri.host),
+                server,
                 clock=SystemClock(),
                 entropy=SystemEntropy(),
                 files=files,
                 facts=PsutilFacts(config.data_dir),
                 processes=processes,
                 boot=SystemBoot(processes),
-                guard=None if secured is None else secured.guard,
+                guard=None if secured is None else secured.guard(server),
                 time_told=None if secured is None else secured.time_told,
             )
             agent.start()

@@ -9,7 +9,7 @@ import os
 import socket
 from asyncio import AbstractEventLoop
 
-from fleet.agent import access
+from fleet.agent.access import Access
 from fleet.agent.agent import Agent
 from fleet.agent.renewal import Renewal
 from fleet.errors import InvalidError, UsageError
@@ -23,6 +23,7 @@ from minicoap.asyncio.secure import SecureShell
 from minicoap.core.entropy import Entropy
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path, SecurePath
+from minicoap.core.resource import Guard
 from minicoap.errors import CoapError
 from minicoap.security.sessions import SecurityLimits, server_path
 
@@ -58,11 +59,14 @@ class Secured:
         """The id that the certificate is for."""
         return self._holder.principal.name
 
-    guard = staticmethod(access.guard)
-
     def path_to(self, address: Path, host: str) -> SecurePath:
         """Return the path to the server at `address`, asked for as `host`."""
         return server_path(address, host)
+
+    @staticmethod
+    def guard(server: Path) -> Guard:
+        """Return what decides who may ask the node something, whose server is at `server`."""
+        return Access(server).guard
 
     def time_told(self, text: str) -> None:
         """Take note of what the server says the time is."""

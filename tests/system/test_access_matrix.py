@@ -26,7 +26,7 @@ from minicoap.errors import NetworkError
 from minicoap.security.credentials import Credentials
 from tests.fleet.server.test_access import ASKED
 from tests.system.processes import wait_until
-from tests.system.test_secured import Fleet
+from tests.system.certified import Fleet
 
 # Those that come with a certificate; "anonymous" has none, and a server with its own is refused as a client.
 NAMES = {
