@@ -134,10 +134,19 @@ def open_secured(config: AgentConfig) -> Secured:
 
     Raises UsageError if it has none that can be used.
     """
+    from importlib.util import find_spec
+
+    # `cryptography` brings an OpenSSL with it: Python's own, for hashes that it can do without, would cost 3.5 MB more.
+    is_spared = "_hashlib" not in sys.modules and find_spec("_sha256" if sys.version_info < (3, 12) else "_sha2")
+    if is_spared:
+        sys.modules["_hashlib"] = None  # type: ignore[assignment]
     try:
         from fleet.agent.secured import Secured
     except ImportError as error:
         raise UsageError("CoAPS needs pyOpenSSL and cryptography: pip install 'minicoap[fleet,dtls]'") from error
+    finally:
+        if is_spared:
+            del sys.modules["_hashlib"]
     secured = Secured(config.data_dir, SystemClock(), SystemEntropy())
     if secured.node_id != config.node_id:
         raise UsageError(

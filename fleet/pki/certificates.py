@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleet.errors import FormatError
@@ -150,6 +149,8 @@ def encode_der(certificate: x509.Certificate) -> bytes:
 
 def encode_bundle(certificates: Sequence[x509.Certificate]) -> bytes:
     """Certificates as PKCS #7 "certs-only" in DER (Content-Format 281)."""
+    from cryptography.hazmat.primitives.serialization import pkcs7  # 1.4 MB, which few who hold a certificate need
+
     return pkcs7.serialize_certificates(list(certificates), serialization.Encoding.DER)
 
 
@@ -171,6 +172,8 @@ def decode_pem(data: bytes) -> list[x509.Certificate]:
 
 def decode_bundle(data: bytes) -> list[x509.Certificate]:
     """Read what `encode_bundle` wrote; raises FormatError."""
+    from cryptography.hazmat.primitives.serialization import pkcs7
+
     try:
         found = pkcs7.load_der_pkcs7_certificates(data)
     except ValueError as error:

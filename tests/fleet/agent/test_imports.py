@@ -12,8 +12,11 @@ import sys
 
 import pytest
 
+from fleet.pki.connection import client_credentials
+from fleet.pki.keystore import Keystore
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec import codes
+from tests.system.certified import Fleet
 from tests.system.processes import ROOT, Machine, Operator, environment, wait_until
 
 OURS = {
@@ -64,6 +67,21 @@ STANDARD = {
     "psutil": {"glob", "grp", "pwd", "resource"},
 }  # fmt: skip
 
+# What a node with a certificate has besides: OpenSSL as `cryptography` brings it, and what that wants.
+SECURED_OURS = {
+    "fleet": {
+        "agent.access", "agent.renewal", "agent.secured", "model.roles", "pki", "pki.certificates", "pki.connection",
+        "pki.enrolment", "pki.keys", "pki.keystore", "pki.names", "pki.renewal", "pki.requests",
+    },
+    "minicoap": {
+        "asyncio.junction", "asyncio.secure", "security", "security.credentials", "security.dtls", "security.sessions",
+    },
+}  # fmt: skip
+SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi"}
+SECURED_STANDARD = {
+    "bisect", "calendar", "copy", "dataclasses", "email", "hashlib", "hmac", "ipaddress", "quopri", "random", "urllib",
+}  # fmt: skip
+
 # What cost megabytes when it came in by the back door.
 NEVER = (
     "ssl", "_ssl", "hashlib", "_hashlib", "secrets", "sqlite3", "cbor2", "importlib.metadata", "email", "zipfile",
@@ -87,44 +105,89 @@ def imported(tmp_path_factory):
     return asyncio.run(modules_of_an_idle_agent(directory))
 
 
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("secured")
+    return asyncio.run(modules_of_an_idle_agent_with_a_certificate(directory))
+
+
 async def modules_of_an_idle_agent(directory):
     with Machine(directory) as machine:
         server = await machine.server()
-        told = directory / "modules"
-        command = [
-            sys.executable, "-c", WATCHED, str(told), "agent", "--server", server.uri, "--node-id", "n1",
-            "--port", "0", "--service", "ssh", "--data-dir", str(directory / "n1"),
-        ]  # fmt: skip
-        agent = subprocess.Popen(command, env=environment(directory), cwd=ROOT, stdout=subprocess.DEVNULL)
-        try:
-            async with Endpoint() as endpoint:
-                operator = Operator(endpoint, server.uri)
-                await operator.online("n1")
+        async with Endpoint() as endpoint:
+            operator = Operator(endpoint, server.uri)
+
+            async def use():
                 (node,) = (await operator.get("/nodes"))["nodes"]
                 on_node = Operator(endpoint, "coap://" + node["address"])
                 await on_node.post("/updates/available", {"job_id": "no such job"})
                 assert (await on_node.ask(codes.GET, "/system")).body["job"] is None
-            agent.send_signal(signal.SIGUSR1)
-            await wait_until(lambda: told.exists() and told.read_text().endswith("\n."), "the agent's modules")
-            return set(told.read_text().split("\n")[:-1])
-        finally:
-            agent.kill()
-            agent.wait()
+
+            return await modules_after(use, directory, operator, server.uri)
+
+
+async def modules_of_an_idle_agent_with_a_certificate(directory):
+    with Fleet(directory) as fleet:
+        await fleet.begin()
+        fleet.enroll("n1")
+        async with fleet.endpoint("alice") as endpoint:
+            operator = Operator(endpoint, fleet.uri)
+
+            async def use():
+                (node,) = (await operator.get("/nodes"))["nodes"]
+                holder = Keystore(str(directory / "alice")).holder()
+                credentials = client_credentials(holder)
+                credentials.server = "urn:fleet:node:n1"
+                async with Endpoint(credentials=credentials) as alice:
+                    on_node = Operator(alice, "coaps://" + node["address"])
+                    assert (await on_node.ask(codes.GET, "/system")).body["job"] is None
+
+            return await modules_after(use, directory, operator, fleet.uri)
+
+
+async def modules_after(use, directory, operator, uri):
+    """What an agent holds that has registered, and was used."""
+    told = directory / "modules"
+    command = [
+        sys.executable, "-c", WATCHED, str(told), "agent", "--server", uri, "--node-id", "n1",
+        "--port", "0", "--service", "ssh", "--data-dir", str(directory / "n1"),
+    ]  # fmt: skip
+    agent = subprocess.Popen(command, env=environment(directory), cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        await operator.online("n1")
+        await use()
+        agent.send_signal(signal.SIGUSR1)
+        await wait_until(lambda: told.exists() and told.read_text().endswith("\n."), "the agent's modules")
+        return set(told.read_text().split("\n")[:-1])
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+def unexpected(imported, ours, others):
+    found = []
+    for name in sorted(imported):
+        top, _, rest = name.partition(".")
+        if not (rest in ours[top] if top in ours else top in others or top.startswith("_")):
+            found.append(name)
+    return found
 
 
 def test_an_idle_agent_holds_no_module_that_nobody_allowed(imported):
-    standard = set().union(*STANDARD.values())
-    unexpected = []
-    for name in sorted(imported):
-        top, _, rest = name.partition(".")
-        if top in OURS:
-            allowed = rest in OURS[top]
-        else:
-            allowed = top in standard or top in THIRD_PARTY or top.startswith("_")
-        if not allowed:
-            unexpected.append(name)
+    assert unexpected(imported, OURS, set().union(THIRD_PARTY, *STANDARD.values())) == []
 
-    assert unexpected == []
+
+def test_an_idle_agent_with_a_certificate_holds_what_that_takes_and_nothing_more(secured):
+    ours = {top: names | SECURED_OURS[top] for top, names in OURS.items()}
+    others = set().union(THIRD_PARTY, SECURED_THIRD_PARTY, SECURED_STANDARD, *STANDARD.values())
+
+    assert unexpected(secured, ours, others) == []
+    assert {f"{top}.{rest}" for top, names in SECURED_OURS.items() for rest in names} - secured == set()
+
+
+@pytest.mark.parametrize("name", [*(name for name in NEVER if name not in ("hashlib", "email")), "email.message"])
+def test_an_idle_agent_with_a_certificate_does_without(secured, name):
+    assert [module for module in secured if module == name or module.startswith(name + ".")] == []
 
 
 @pytest.mark.parametrize("name", NEVER)
