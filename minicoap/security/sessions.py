@@ -136,6 +136,7 @@ class SecureMachine:
         self.inner = inner
         self.serves_plain = serves_plain
         self._credentials = credentials
+        self._shown = credentials.chain[:1]
         self._limits = limits
         self._engine: Engine = engine if engine is not None else Dtls(credentials, entropy, wall)
         self._outbox: list[tuple[bytes, Path]] = []
@@ -223,10 +224,22 @@ class SecureMachine:
         return server_path(address, host)
 
     def credentials_changed(self, now: float) -> None:
-        """Go by the credentials as they are now: sessions with those who are not believed any more are closed."""
+        """Go by the credentials as they are now: sessions with those who are not believed any more are closed.
+
+        Servers that know us by another certificate than our present one are shown that, in a session that follows: what
+        is under way goes on meanwhile.
+        """
         self._now = now
         self._engine.refresh()
         self._check_all(now, self._engine.is_trusted)
+        shown, self._shown = self._shown, self._credentials.chain[:1]
+        if shown == self._shown:
+            return
+        for association in list(self._associations.values()):
+            if association.host is not None:
+                association.resume = None  # in the name of the former one
+                if association.channel is not None and association.following is None:
+                    self._connect(association, now)
 
     def close(self, now: float) -> None:
         """Say good-bye to everybody, once `inner` has nothing more to send."""

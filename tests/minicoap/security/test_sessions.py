@@ -337,6 +337,40 @@ def test_changed_credentials_cut_off_who_is_not_believed_any_more() -> None:
     assert isinstance(pair.outcomes[1], SecurityError)
 
 
+def test_a_client_shows_its_new_certificate_in_a_session_that_follows_with_nothing_lost_on_the_way() -> None:
+    pair = SecurePair()
+    pair.get()
+    renewed = AUTHORITY.issue("n1", uris=["urn:fleet:node:n1"], ends=60 * DAY)
+    pair.client_credentials.change(certificate=renewed.certificate, key=renewed.key)
+    pair.client.credentials_changed(pair.now)
+    pair.get()
+
+    def ends() -> list:
+        return [path.identity.expires_at for path in pair.server._associations]
+
+    assert ends() == [pytest.approx(time.time() + 60 * DAY, abs=3600)]
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+    assert pair.server.footprint()["channels"] == pair.client.footprint()["channels"] == 1
+    pair.sent.clear()
+    pair.client.credentials_changed(pair.now)
+    pair.deliver()
+    assert pair.sent == [], "the certificate is the same"
+    pair.get()
+    assert pair.outcomes[2:] == ["x509 n1 urn:fleet:node:n1"]
+
+
+def test_a_client_whose_new_session_comes_to_nothing_goes_on_by_the_one_it_has() -> None:
+    pair = SecurePair()
+    pair.get()
+    stranger = OTHER.issue("n1")
+    pair.client_credentials.change(certificate=stranger.certificate, key=stranger.key)
+    pair.client.credentials_changed(pair.now)
+    pair.deliver()
+    pair.get()
+
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+
+
 def test_a_new_certificate_is_shown_to_the_next_client() -> None:
     pair = SecurePair()
     renewed = AUTHORITY.issue("server", hosts=[HOST])
