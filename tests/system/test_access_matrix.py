@@ -25,8 +25,8 @@ from minicoap.codec.contentformats import JSON, MERGE_PATCH, OCTET_STREAM
 from minicoap.errors import NetworkError
 from minicoap.security.credentials import Credentials
 from tests.fleet.server.test_access import ASKED
-from tests.system.processes import wait_until
 from tests.system.certified import Fleet
+from tests.system.processes import wait_until
 
 # Those that come with a certificate; "anonymous" has none, and a server with its own is refused as a client.
 NAMES = {
