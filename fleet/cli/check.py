@@ -54,8 +54,8 @@ def check_agent(values: dict[str, Any], problems: Sequence[UsageError]) -> int:
     if config.server:
         unusable = _raised(lambda: server_uri(config))
         found += unusable
-        if not unusable and server_uri(config).scheme == "coaps":
-            found += _raised(lambda: open_secured(config))
+        if config.node_id and not unusable and server_uri(config).scheme == "coaps":
+            found += _raised(lambda: open_secured(config._replace(data_dir=os.path.abspath(config.data_dir))))
     state = _check_data_directory(config.data_dir, "agent", found)
     if state != UNDER_WAY:
         _check_port(f"--port {config.port}", config.host or "0.0.0.0", config.port, found)

@@ -101,6 +101,35 @@ def test_all_that_is_wrong_with_an_agent_is_told_at_once(tmp_path, capsys):
     assert said[-1] == "4 to be put right"
 
 
+def test_a_node_without_a_certificate_and_one_with_anothers(tmp_path, capsys):
+    flags = ["--server", "coaps://127.0.0.1", "--node-id", "n1", "--port", "0", "--data-dir", "data"]
+    data = tmp_path / "data"
+
+    code, said = checked(capsys, tmp_path, "agent", *flags)
+    assert code == 2
+    assert said[0].endswith("/data/credentials: run `fleet enroll` first")
+
+    assert main.main(["pki", "init", "--data-dir", str(tmp_path / "server")]) == 0
+    issue = ["pki", "issue", "node", "n2", "--data-dir", str(tmp_path / "server")]
+    assert main.main([*issue, "--out", str(data / "credentials")]) == 0
+    capsys.readouterr()
+    code, said = checked(capsys, tmp_path, "agent", *flags)
+    assert (code, said[0].startswith("--node-id n1: this node's certificate is for n2")) == (2, True)
+
+
+def test_the_port_of_coaps_is_looked_at_where_there_is_an_authority(tmp_path, capsys):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        port = str(taken.getsockname()[1])
+        flags = ["--port", "0", "--secure-port", port, "--data-dir", str(tmp_path)]
+        assert checked(capsys, tmp_path, "server", *flags)[0] == 0
+        (tmp_path / "pki").mkdir()
+        code, said = checked(capsys, tmp_path, "server", *flags)
+
+    assert code == 2
+    assert said[0].startswith(f"--host 0.0.0.0 --secure-port {port}: Address already in use")
+
+
 @pytest.mark.parametrize(
     ("python", "said"), [("app/bin/nothing", "no program that can be run"), ("app", "no program that can be run")]
 )

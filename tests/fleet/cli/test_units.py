@@ -329,6 +329,24 @@ def test_printing_writes_nothing_and_paths_become_absolute(tmp_path, interpreter
 
 
 @pytest.mark.parametrize(
+    ("flags", "opened"),
+    [
+        ([], ["127.0.0.1:5683", "[::]:5684"]),
+        (["--host", "192.0.2.7"], ["192.0.2.7:5684"]),
+        (["--host", "192.0.2.7", "--insecure", "--secure-port", "7"], ["192.0.2.7:5683", "192.0.2.7:7"]),
+    ],
+)
+def test_a_socket_unit_opens_what_a_server_with_an_authority_serves(tmp_path, interpreter, capsys, flags, opened):
+    (tmp_path / "data" / "pki").mkdir(parents=True)
+    place = ["--data-dir", str(tmp_path / "data"), "--run-as", "fleet"]
+
+    assert main.main(["server", "install", "--print", "--socket", *place, *flags]) == 0
+
+    said = capsys.readouterr().out
+    assert [line.partition("=")[2] for line in said.splitlines() if line.startswith("ListenDatagram=")] == opened
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["server", "install", "--host", "0.0.0.0"], "plain CoAP on 0.0.0.0 can be read"),
