@@ -110,8 +110,8 @@ def _inherit(config: ServerConfig, inherited: list[tuple[str, socket.socket]]) -
             raise UsageError("a socket for CoAPS was passed on, but there is no authority: run `fleet pki init`")
         if PLAIN in found:
             host = str(found[PLAIN].getsockname()[0])
-            # Whoever opened it chose the address; what was said of --host is true of another one. Where CoAPS listens says
-            # nothing of who can reach this one.
+            # Whoever opened it chose the address; what was said of --host is true of another one. Where CoAPS
+            # listens says nothing of who can reach this one.
             if not serves_plain(host, config):
                 raise UsageError(
                     f"a socket for plain CoAP on {host} was passed on, which can be read and forged by anyone on the "
