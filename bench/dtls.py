@@ -29,7 +29,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from minicoap import Endpoint, Resource, Response, Site  # noqa: E402
-from minicoap.asyncio.entropy import SystemEntropy  # noqa: E402
 from minicoap.codec.message import CON, Message, Options, encode  # noqa: E402
 from minicoap.security.credentials import Credentials  # noqa: E402
 from minicoap.security.dtls import OPEN, Dtls, DtlsSession  # noqa: E402
@@ -188,7 +187,7 @@ def measure(sessions: int, runs: int) -> dict[str, Any]:
 
 def client_engine(authority: Authority, pair: Pair) -> Dtls:
     credentials = Credentials(certificate=pair.certificate, key=pair.key, trust=authority.certificate)
-    return Dtls(credentials, SystemEntropy(), time.time)
+    return Dtls(credentials, time.time)
 
 
 def visit(running: Server, dtls: Dtls, resume: Any = None) -> Any:

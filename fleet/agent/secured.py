@@ -25,7 +25,8 @@ from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path, SecurePath
 from minicoap.core.resource import Guard
 from minicoap.errors import CoapError
-from minicoap.security.sessions import SecurityLimits, server_path
+from minicoap.security.association import server_path
+from minicoap.security.sessions import SecurityLimits
 
 LIMITS = SecurityLimits(sessions=16, anonymous_sessions=1, half_open=8)  # a server, and a few who look
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import time
 from asyncio import AbstractEventLoop
+from functools import partial
 from typing import Optional
 
 from minicoap.asyncio.entropy import SystemEntropy
+from minicoap.asyncio.hellofilter import share_hellos
 from minicoap.asyncio.junction import Junction
 from minicoap.asyncio.udp import UdpShell
 from minicoap.core.machine import DatagramMachine
@@ -57,6 +59,9 @@ class SecureShell:
             shell = UdpShell(junction.second, sock, loop, serves=serves)
             junction.wake_second = shell.wake
         self.shells.append(shell)
+        if scheme == "coaps":
+            share_hellos(sock, 0, 0)  # it may come from a predecessor who was in a flood
+            self.machine.reception.share_hellos = partial(share_hellos, sock)
         return shell
 
     def path_to(self, address: Path, host: str) -> SecurePath:

@@ -51,7 +51,7 @@ def sources() -> Iterator[socket.socket]:
 
 def spoofed_hellos(server: tuple[str, int], stop: threading.Event) -> int:
     """Hellos as fast as they leave, with answers that nobody hears."""
-    dtls = Dtls(client_credentials(), SystemEntropy(), time.time)
+    dtls = Dtls(client_credentials(), time.time)
     hellos = [dtls.connect(HOST).datagrams()[0] for _ in range(50)]
     sent = 0
     for sock in sources():
@@ -66,7 +66,7 @@ def spoofed_hellos(server: tuple[str, int], stop: threading.Event) -> int:
 
 def half_open_handshakes(server: tuple[str, int], stop: threading.Event) -> int:
     """Handshakes with a cookie that are left where they have cost the server most."""
-    dtls = Dtls(client_credentials(), SystemEntropy(), time.time)
+    dtls = Dtls(client_credentials(), time.time)
     begun = 0
     for sock in sources():
         with sock:
@@ -105,7 +105,7 @@ def garbage(server: tuple[str, int], stop: threading.Event) -> int:
 def replayed_handshakes(server: tuple[str, int], stop: threading.Event) -> int:
     """A handshake captured in full, again and again: from its own address, and from others."""
     captured: list[bytes] = []
-    dtls = Dtls(client_credentials(), SystemEntropy(), time.time)
+    dtls = Dtls(client_credentials(), time.time)
     own = next(sources())
     sent = 0
     with own:

@@ -74,7 +74,9 @@ SECURED_OURS = {
         "pki.enrolment", "pki.keys", "pki.keystore", "pki.names", "pki.renewal", "pki.requests",
     },
     "minicoap": {
-        "asyncio.junction", "asyncio.secure", "security", "security.credentials", "security.dtls", "security.sessions",
+        "asyncio.hellofilter", "asyncio.junction", "asyncio.secure", "security", "security.association",
+        "security.credentials", "security.dtls", "security.engine", "security.handshakes", "security.hello",
+        "security.remedies", "security.sessions",
     },
 }  # fmt: skip
 SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi"}

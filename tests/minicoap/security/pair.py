@@ -40,6 +40,15 @@ def whoami(request: Request) -> Response:
     return Response(payload=" ".join((identity.scheme, identity.subject, *identity.claims)).encode())
 
 
+def with_cookie(hello: bytes, cookie: bytes) -> bytes:
+    """The hello with which a client brings a cookie (RFC 6347 §4.2.1)."""
+    at = 60 + hello[59]
+    body = hello[25:at] + bytes((len(cookie),)) + cookie + hello[at + 1 :]
+    length = len(body).to_bytes(3, "big")
+    message = b"\x01" + length + b"\x00\x01" + bytes(3) + length + body
+    return hello[:10] + b"\x01" + len(message).to_bytes(2, "big") + message
+
+
 class SecurePair:
     """`server` and `client` are the machines, `paths` the address that each client's datagrams come from."""
 

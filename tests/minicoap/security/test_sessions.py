@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 def hello(host: str = HOST) -> bytes:
     """Return the first datagram of a client."""
-    (datagram,) = Dtls(client_credentials(), SystemEntropy(), time.time).connect(host).datagrams()
+    (datagram,) = Dtls(client_credentials(), time.time).connect(host).datagrams()
     return datagram
 
 
@@ -150,6 +150,7 @@ def test_spoofed_hellos_leave_nothing_behind() -> None:
     pair = SecurePair()
     datagram = hello()
     for number in range(10_000):
+        pair.now += 0.0001
         pair.server.datagram_received(datagram, (f"10.0.{number >> 8}.{number & 255}", 5000), pair.now)
         ((answer, _),) = pair.server.datagrams_to_send()
         assert len(answer) < len(datagram)
@@ -171,28 +172,101 @@ def test_a_cookie_is_good_for_its_address_alone_and_not_for_ever() -> None:
     assert pair.server.footprint()["half_open"] == 1
 
 
-def half_open(pair: SecurePair, number: int) -> None:
-    address = (f"10.0.{number >> 8}.{number & 255}", 5000)
-    session = Dtls(client_credentials(), SystemEntropy(), time.time).connect(HOST)
+def address_of(number: int) -> tuple[str, int]:
+    return (f"10.0.{number >> 8}.{number & 255}", 5000)
+
+
+def proven(pair: SecurePair, address: tuple[str, int]) -> list[bytes]:
+    """Return the hello of a client at `address` with the cookie that it was sent."""
+    session = Dtls(client_credentials(), time.time).connect(HOST)
+    pair.now += 0.0001
     for data in session.datagrams():
         pair.server.datagram_received(data, address, pair.now)
     for data, path in pair.server.datagrams_to_send():
         if path == address:
             session.receive(data)
-    for data in session.datagrams():
+    return session.datagrams()
+
+
+def half_open(pair: SecurePair, *addresses: tuple[str, int]) -> None:
+    for data, address in [(data, each) for each in addresses for data in proven(pair, each)]:
         pair.server.datagram_received(data, address, pair.now)
     pair.server.datagrams_to_send()
+    pair.now += 0.01  # the next ones have a turn of their own
 
 
 def test_half_open_handshakes_are_bounded_and_end_by_themselves() -> None:
     pair = SecurePair(limits=SecurityLimits(half_open=5))
     for number in range(20):
-        half_open(pair, number)
+        half_open(pair, address_of(number))
     assert pair.server.footprint()["half_open"] == pair.server.footprint()["channels"] == 5
     pair.get()
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
     pair.pass_time(61.0)
     assert pair.server.footprint()["half_open"] == 0
+
+
+def test_handshakes_are_begun_a_few_at_a_time_and_the_others_wait_for_their_turn() -> None:
+    pair = SecurePair()
+    half_open(pair, *(address_of(number) for number in range(20)))
+    begun = [pair.server.footprint()["half_open"]]
+    while begun[-1] < 20:
+        (pair.now,) = {pair.server.next_timeout()}
+        pair.server.handle_timeout(pair.now)
+        pair.server.datagrams_to_send()
+        begun.append(pair.server.footprint()["half_open"])
+    assert begun == [4, 8, 12, 16, 20]
+    assert pair.now < 1000.1
+    assert pair.server.footprint()["timers"] == 20
+
+
+def test_those_that_wait_are_bounded_of_one_host_and_in_all_and_repeated_hellos_count_once() -> None:
+    pair = SecurePair(limits=SecurityLimits(half_open=1000))
+    hellos = [proven(pair, ("10.9.9.9", port)) for port in range(1, 101)]
+    for _ in range(2):
+        for port, (data,) in enumerate(hellos, 1):
+            pair.server.datagram_received(data, ("10.9.9.9", port), pair.now)
+    half_open(pair, address_of(1))
+    pair.pass_time(0.2)
+    assert pair.server.footprint()["half_open"] == 4 + 64 + 1
+    half_open(pair, *(address_of(number) for number in range(100, 500)))
+    pair.pass_time(0.2)
+    assert pair.server.footprint()["half_open"] == 4 + 64 + 1 + 4 + 256
+    half_open(pair, *(("10.9.9.9", port) for port in range(200, 205)))
+    pair.pass_time(0.2)
+    assert pair.server.footprint()["half_open"] == 4 + 64 + 1 + 4 + 256 + 5, "there is room again"
+
+
+def test_the_host_with_most_handshakes_under_way_makes_room() -> None:
+    pair = SecurePair(limits=SecurityLimits(half_open=6))
+    half_open(pair, ("10.0.0.1", 1))
+    for port in range(4):
+        half_open(pair, ("10.0.0.2", port))
+    half_open(pair, ("10.0.0.3", 1))
+    half_open(pair, ("10.0.0.4", 1))
+    assert sorted(channel.address for channel in pair.server._handshakes) == [
+        ("10.0.0.1", 1),
+        *(("10.0.0.2", port) for port in range(1, 4)),
+        ("10.0.0.3", 1),
+        ("10.0.0.4", 1),
+    ]
+    assert pair.server.footprint()["channels"] == 6
+
+
+def test_failed_handshakes_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    pair = SecurePair(limits=SecurityLimits(half_open=2))
+    with caplog.at_level("INFO"):
+        for number in range(100):
+            half_open(pair, address_of(number))
+        assert len(caplog.records) == 10
+        assert "10.0.0.0 port 5000 failed: it had to make room" in caplog.records[0].getMessage()
+        pair.now += 20.0
+        half_open(pair, address_of(200))
+    assert len(caplog.records) == 12
+    assert (
+        "88 more DTLS handshakes failed; 0 sessions; 1 handshakes under way, 99 had to make room"
+        in caplog.records[10].getMessage()
+    )
 
 
 def test_the_session_silent_for_longest_makes_room_and_its_observations_end() -> None:
@@ -216,7 +290,7 @@ def test_the_nameless_push_out_one_another_only() -> None:
     pair.get()
     for number in range(5):
         other = SecurePair(client=client_credentials(None))
-        other.server, other.address = pair.server, ("192.0.2.50", 1000 + number)
+        other.server, other.address, other.now = pair.server, ("192.0.2.50", 1000 + number), pair.now + number
         other.get()
         assert other.outcomes == ["none "]
     assert pair.server.footprint()["anonymous"] == 2
@@ -466,8 +540,8 @@ def test_the_memory_of_ended_sessions_does_not_wait_for_the_collector_of_cycles(
         sessions = [weakref.ref(association.channel.session.connection)]
         del association
         for number in range(5):
-            half_open(pair, number)
-            sessions += [weakref.ref(channel.session.connection) for channel in pair.server._half_open]
+            half_open(pair, address_of(number))
+            sessions += [weakref.ref(channel.session.connection) for channel in pair.server._handshakes]
         pair.server.close(pair.now)
         pair.server.datagrams_to_send()
         assert [reference() for reference in sessions if reference() is not None] == []

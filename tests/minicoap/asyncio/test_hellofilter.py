@@ -1,0 +1,56 @@
+"""What the system lets through to a socket in a flood of hellos."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+
+import pytest
+
+from minicoap.asyncio.hellofilter import share_hellos
+from minicoap.asyncio.udp import open_socket
+from minicoap.security.dtls import Dtls
+from tests.minicoap.security.pair import HOST, client_credentials, with_cookie
+
+HELLO = Dtls(client_credentials(), time.time).connect(HOST).datagrams()[0]
+PROVEN = with_cookie(HELLO, bytes(16))
+NEVER = 31  # one in two milliards
+OTHERS = (
+    b"\x40\x01\x00\x01",  # CoAP
+    b"\x17\xfe\xfd\x00\x01" + bytes(40),  # a session's record
+    b"\x16\xfe\xfd\x00\x01" + bytes(8) + b"\x01" + bytes(60),  # a handshake's message under protection
+    b"\x16\xfe\xfd\x00\x00" + bytes(8) + b"\x0b" + bytes(60),  # a certificate
+    b"\x15\xfe\xfd\x00\x00" + bytes(10),  # an alert
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do this")
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_hellos_of_either_kind_are_drawn_by_lot_and_nothing_else_is(family: socket.AddressFamily) -> None:
+    host = "127.0.0.1" if family == socket.AF_INET else "::"
+    try:
+        sock = open_socket(family, (host, 0))
+    except OSError:
+        pytest.skip("this host has no IPv6")
+    with sock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        address = ("127.0.0.1", sock.getsockname()[1])
+
+        def let_through(*shares: int) -> list[bytes]:
+            share_hellos(sock, *shares)
+            for data in (HELLO, PROVEN, *OTHERS):
+                sender.sendto(data, address)
+            found = []
+            while True:  # loopback has delivered when `sendto` returns
+                try:
+                    found.append(sock.recv(2048))
+                except BlockingIOError:
+                    return found
+
+        assert let_through(NEVER, 0) == [PROVEN, *OTHERS]
+        assert let_through(0, NEVER) == [HELLO, *OTHERS]
+        assert let_through(NEVER, NEVER) == list(OTHERS)
+        assert let_through(0, 0) == [HELLO, PROVEN, *OTHERS]
+        assert let_through(0, 0) == [HELLO, PROVEN, *OTHERS], "there was none to be taken away"
+        came = sum(HELLO in let_through(1, 0) for _ in range(200))
+        assert 50 < came < 150
