@@ -23,8 +23,8 @@ RECORD_HEADER = 13  # bytes (RFC 6347 §4.1)
 MESSAGE_HEADER = 12  # bytes, of a handshake's message behind it (RFC 6347 §4.2.2)
 CLIENT_HELLO, HELLO_VERIFY = 1, 3
 ANSWERS_A_TURN = 32  # hellos that are asked for a cookie, of the 64 datagrams that a turn of the loop may bring
-ADAPTED_EVERY = 0.1  # seconds
-HELLOS_A_PERIOD = 1000  # of those seconds, of each kind: a tenth of a processor's time, or so
+ADAPTED_EVERY = 0.05  # seconds
+HELLOS_A_PERIOD = 500  # of those seconds, of each kind: a tenth of a processor's time, or so
 
 ADMITTED = b""
 
