@@ -9,7 +9,7 @@ from functools import partial
 from typing import Optional
 
 from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.hellofilter import share_hellos
+from minicoap.asyncio.floodfilter import admit
 from minicoap.asyncio.junction import Junction
 from minicoap.asyncio.udp import UdpShell
 from minicoap.core.machine import DatagramMachine
@@ -17,6 +17,7 @@ from minicoap.core.request import Path, SecurePath
 from minicoap.errors import UsageError
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import WallClock
+from minicoap.security.hello import Admission
 from minicoap.security.sessions import SecureMachine, SecurityLimits
 
 
@@ -60,8 +61,8 @@ class SecureShell:
             junction.wake_second = shell.wake
         self.shells.append(shell)
         if scheme == "coaps":
-            share_hellos(sock, 0, 0)  # it may come from a predecessor who was in a flood
-            self.machine.reception.share_hellos = partial(share_hellos, sock)
+            admit(sock, Admission())  # it may come from a predecessor who was in a flood
+            self.machine.reception.admit = partial(admit, sock)
         return shell
 
     def path_to(self, address: Path, host: str) -> SecurePath:

@@ -8,7 +8,9 @@ from minicoap.core.request import Path, SecurePath
 from minicoap.security.handshakes import Channel
 
 _UNHEARD = 64  # confirmable messages remembered as unanswered, per association
-_CONFIRMABLE = 0x40  # first byte, token length aside
+_CONFIRMABLE, _NON_CONFIRMABLE = 0x40, 0x50  # first byte, token length aside
+ASKED_IN_VAIN = 3  # requests that nobody repeats, with nothing heard, until their sender takes the way for lost
+_AT_MOST_IN_VAIN = 1024
 
 
 class ServerName(NamedTuple):
@@ -27,7 +29,19 @@ def server_path(address: Path, host: str) -> SecurePath:
 class Association:
     """One party: what is inside knows it as `path`. `host` is the name of a server, None if that is us."""
 
-    __slots__ = ("_unheard", "channel", "following", "host", "key", "path", "queue", "resume", "touched")
+    __slots__ = (
+        "_asked",
+        "_unheard",
+        "channel",
+        "following",
+        "host",
+        "key",
+        "path",
+        "patience",
+        "queue",
+        "resume",
+        "touched",
+    )  # fmt: skip
 
     def __init__(self, path: SecurePath, host: Optional[str], now: float) -> None:
         self.path = path
@@ -39,15 +53,29 @@ class Association:
         self.queue: list[bytes] = []
         self.resume: Any = None
         self._unheard: dict[bytes, None] = {}
+        self._asked = 0  # non-confirmable requests with nothing heard since
+        self.patience = ASKED_IN_VAIN  # how many of those there may be; to be reset by any message
 
     def heard(self, now: float) -> None:
-        """Note that a message came."""
+        """Note that there is a way to and fro: a message came, or a session is open."""
         self.touched = now
         self._unheard.clear()
+        self._asked = 0
 
     def is_unheard(self, message: bytes) -> bool:
-        """Whether `message` is a confirmable one that was sent before, with nothing heard since."""
-        if message[0] & 0xF0 != _CONFIRMABLE:
+        """Whether `message` shows that we are not heard.
+
+        It is a confirmable one that was sent before, with nothing heard since, or a non-confirmable request after so
+        many others. Those may be such that nothing is to be answered (RFC 7967): each time it takes twice as many.
+        """
+        kind = message[0] & 0xF0
+        if kind == _NON_CONFIRMABLE and 0 < message[1] < 32:
+            self._asked += 1
+            if self._asked < self.patience:
+                return False
+            self._asked, self.patience = 0, min(2 * self.patience, _AT_MOST_IN_VAIN)
+            return True
+        if kind != _CONFIRMABLE:
             return False
         header = message[:4]
         if header in self._unheard:

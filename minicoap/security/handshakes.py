@@ -20,7 +20,7 @@ _ANEW = 20.0  # seconds without progress after which a client begins its handsha
 _AT_ONCE = 4  # handshakes that are begun in one turn of the loop
 _PAUSE = 0.001  # seconds until the next ones, of those that wait
 _WAITING = 256  # hellos that may wait, some 200 bytes each; others are lost, and repeated by their clients
-_WAITING_OF_HOST = 64  # of those, from one host
+_WAITING_OF_HOST = 128  # of those, from one host
 
 
 class Channel:

@@ -9,6 +9,7 @@ Honest clients say it again.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import Callable, NamedTuple, Optional
@@ -24,10 +25,13 @@ MESSAGE_HEADER = 12  # bytes, of a handshake's message behind it (RFC 6347 §4.2
 CLIENT_HELLO, HELLO_VERIFY = 1, 3
 ANSWERS_A_TURN = 32  # hellos that are asked for a cookie, of the 64 datagrams that a turn of the loop may bring
 ADAPTED_EVERY = 0.05  # seconds
+STRAYS_A_PERIOD = 500  # records of no session, in such a time
 HELLOS_A_PERIOD = 500  # of those seconds, of each kind: a tenth of a processor's time, or so
 
 ADMITTED = b""
 
+_STRAYS_BORNE = 500  # records of no session without a thought
+_CLOSED_FOR = 10.0  # seconds; then is looked again
 _LOGGED_EVERY = 10.0  # seconds
 _HANDSHAKE = 22  # content type of a record
 _SMALLEST_SHARE = 12  # as a power of two
@@ -82,23 +86,43 @@ def read_hello(datagram: bytes) -> Optional[Hello]:
     )
 
 
-class Reception:
-    """Receives the hellos that come to a server; keeps a key and a few counts, and nothing of any client.
+class Admission(NamedTuple):
+    """What is to reach us of what comes: of hellos one in two to the power of these, of records those from `ports`."""
 
-    `dropped` counts the hellos that were not answered. While more come than can be, `share_hellos` is called, where it
-    is set, with the part of them that is to reach us at all, without cookie and with one: one in two to the power of
-    it. `held` says what the server holds, for the log.
+    without_cookie: int = 0
+    with_cookie: int = 0
+    ports: Optional[frozenset[int]] = None  # of the other side; None for all
+
+
+_OPEN = Admission()
+
+
+class Reception:
+    """Receives those who have no session; keeps a key and a few counts, and nothing of any of them.
+
+    `dropped` counts the hellos that were not answered. While more comes than can be looked at, `admit` is called, where
+    it is set, with what is to reach us at all. `held` says what the server holds, for the log; `ports` from which ports
+    its sessions and handshakes come.
     """
 
-    def __init__(self, entropy: Entropy, timers: Timers, held: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        entropy: Entropy,
+        timers: Timers,
+        held: Callable[[], str] = str,
+        ports: Callable[[], Iterable[int]] = frozenset,
+    ) -> None:
         self.dropped = 0
-        self.share_hellos: Optional[Callable[[int, int], None]] = None
+        self.admit: Optional[Callable[[Admission], None]] = None
+        self._admission = Admission()
         self._key = entropy.token(32)
         self._held = held
+        self._ports = ports
         self._turn = -1.0
         self._answers = 0  # left in this turn
-        self._seen = [0, 0]  # without cookie and with one, in this period
-        self._shares = [0, 0]
+        self._seen = [0, 0]  # hellos without cookie and with one, in this period
+        self._strays = 0  # records of no session, in this period
+        self._closed_until = 0.0  # to records from other ports
         self._dropped = 0  # when it was last told
         self._timers = timers
         self._timer: Optional[Timer] = None  # as long as there is a flood
@@ -125,33 +149,48 @@ class Reception:
                 return _verify_request(hello.number, ours)
         self.dropped += 1
         if self._timer is None:
-            self._seen = [0, 0]  # nobody knows since when
-            self._logged_at = now - _LOGGED_EVERY
-            self._timer = self._timers.at(now + ADAPTED_EVERY, self._adapt)
+            self._watch(now)
         return None
 
+    def stray(self, now: float) -> None:
+        """Note that a record came which belongs to no session."""
+        self._strays += 1
+        if self._timer is None and self._strays > _STRAYS_BORNE:
+            self._watch(now)
+
+    def _watch(self, now: float) -> None:
+        self._seen = [0, 0]  # nobody knows since when
+        self._strays = 0
+        self._logged_at = now - _LOGGED_EVERY
+        self._timer = self._timers.at(now + ADAPTED_EVERY, self._adapt)
+
     def _adapt(self, now: float) -> None:
-        """Choose the shares by what came in the last period."""
+        """Choose what is to reach us by what came in the last period."""
         shares = []
-        for share, seen in zip(self._shares, self._seen):
+        for share, seen in zip(self._admission[:2], self._seen):
             fitting = ((seen << share) // HELLOS_A_PERIOD).bit_length()
             shares.append(min(max(fitting, share - 1), _SMALLEST_SHARE))
-        if shares != self._shares and self.share_hellos is not None:
-            self.share_hellos(*shares)
-        self._shares = shares
-        if any(shares) and now >= self._logged_at + _LOGGED_EVERY:
+        if self._strays > STRAYS_A_PERIOD:
+            self._closed_until = now + _CLOSED_FOR
+        ports = frozenset(self._ports()) if now < self._closed_until else None
+        admission = Admission(shares[0], shares[1], ports)
+        if admission != self._admission and self.admit is not None:
+            self.admit(admission)
+        self._admission = admission
+        is_flood = admission != _OPEN
+        if is_flood and now >= self._logged_at + _LOGGED_EVERY:
             self._logged_at = now
             logger.warning(
-                "a flood of DTLS hellos: of those without a cookie one in %d is looked at, of others one in %d;"
-                " %d that were looked at got no answer; %s",
+                "a flood of DTLS: of hellos without a cookie one in %d is looked at, of others one in %d, of records"
+                " %s; %d hellos that were looked at got no answer; %s",
                 1 << shares[0],
                 1 << shares[1],
+                "all" if ports is None else "those from ports of sessions",
                 self.dropped,
                 self._held(),
             )
-        self._seen = [0, 0]
-        is_over = not any(shares) and self.dropped == self._dropped
-        self._dropped = self.dropped
+        is_over = not is_flood and self.dropped == self._dropped and self._strays <= _STRAYS_BORNE
+        self._seen, self._strays, self._dropped = [0, 0], 0, self.dropped
         self._timer = None if is_over else self._timers.at(now + ADAPTED_EVERY, self._adapt)
 
     def _cookie(self, hello: Hello, address: Path, slot: int) -> bytes:

@@ -21,7 +21,7 @@ from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path, SecurePath
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import SecurityError, UsageError
-from minicoap.security.association import Association, ServerName, server_path
+from minicoap.security.association import ASKED_IN_VAIN, Association, ServerName, server_path
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, Dtls, WallClock
 from minicoap.security.engine import Engine, Session
@@ -77,7 +77,9 @@ class SecureMachine:
         self._engine: Engine = engine if engine is not None else Dtls(credentials, wall)
         self._outbox: list[tuple[bytes, Path]] = []
         self._timers = Timers()
-        self.reception = Reception(entropy, self._timers, self._held)
+        self.reception = Reception(
+            entropy, self._timers, self._held, lambda: {address[1] for address in self._channels}
+        )
         self._sweep: Optional[Timer] = None
         self._now = 0.0
         self._count = 0
@@ -120,6 +122,8 @@ class SecureMachine:
         elif channels is not None:
             for channel in channels[:]:  # forged to all but one of them, which drop it
                 self._feed(channel, data, now)
+        else:
+            self.reception.stray(now)
 
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
         """Pass on what the operating system reported of an address: handshakes end, sessions bear it."""
@@ -218,6 +222,9 @@ class SecureMachine:
             "timers": len(self._timers),
         }
 
+    def _ports(self) -> set[int]:
+        return {address[1] for address in self._channels}
+
     def _held(self) -> str:
         handshakes = self._handshakes
         return (
@@ -288,6 +295,7 @@ class SecureMachine:
         if association is not None and messages:
             channel.has_carried = True
             self._heard(association, now)
+            association.patience = ASKED_IN_VAIN
             for message in messages:
                 self.inner.datagram_received(message, association.path, now)
         if session.state == CLOSED:

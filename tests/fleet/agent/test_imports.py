@@ -74,7 +74,7 @@ SECURED_OURS = {
         "pki.enrolment", "pki.keys", "pki.keystore", "pki.names", "pki.renewal", "pki.requests",
     },
     "minicoap": {
-        "asyncio.hellofilter", "asyncio.junction", "asyncio.secure", "security", "security.association",
+        "asyncio.floodfilter", "asyncio.junction", "asyncio.secure", "security", "security.association",
         "security.credentials", "security.dtls", "security.engine", "security.handshakes", "security.hello",
         "security.remedies", "security.sessions",
     },

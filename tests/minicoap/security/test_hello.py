@@ -12,7 +12,15 @@ from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.core.request import Path
 from minicoap.core.timers import Timers
 from minicoap.security.dtls import Dtls
-from minicoap.security.hello import ADMITTED, ANSWERS_A_TURN, HELLOS_A_PERIOD, Reception, hello_random, read_hello
+from minicoap.security.hello import (
+    ADMITTED,
+    ANSWERS_A_TURN,
+    HELLOS_A_PERIOD,
+    Admission,
+    Reception,
+    hello_random,
+    read_hello,
+)
 from tests.minicoap.security.pair import CLIENT, HOST, client_credentials, with_cookie
 
 HELLO = Dtls(client_credentials(), time.time).connect(HOST).datagrams()[0]
@@ -132,11 +140,12 @@ def test_of_a_flood_a_part_is_asked_for_that_can_be_looked_at_and_all_again_when
     shares = [0, 0]
     history: list[int] = []
 
-    def shared(without: int, with_one: int) -> None:
-        shares[:] = [without, with_one]
+    def admit(admission: Admission) -> None:
+        shares[:] = admission[:2]
+        assert admission.ports is None
         history.append(shares[kind])
 
-    reception.share_hellos = shared
+    reception.admit = admit
     hello = with_cookie(HELLO, bytes(16)) if kind else HELLO
     came: Counter[int] = Counter()
     now = 0.0
@@ -160,3 +169,28 @@ def test_of_a_flood_a_part_is_asked_for_that_can_be_looked_at_and_all_again_when
     assert history[-1] == 0
     assert now < 2.0
     assert history[-2:] == [1, 0], "by and by: the flood may only pause"
+
+
+def test_of_a_flood_of_records_those_reach_us_that_come_from_ports_of_sessions_and_new_ones_are_not_left_out() -> None:
+    timers = Timers()
+    ports = {7}
+    reception = Reception(SystemEntropy(), timers, ports=lambda: ports)
+    admitted: list[Admission] = []
+    reception.admit = admitted.append
+    for _ in range(500):
+        reception.stray(1.0)
+    assert len(timers) == 0, "what comes now and then is borne"
+    for _ in range(2000):
+        reception.stray(1.0)
+    timers.run(1.051)
+    assert admitted == [Admission(0, 0, frozenset({7}))]
+    ports.add(8)
+    timers.run(1.102)
+    timers.run(1.153)
+    assert admitted[1:] == [Admission(0, 0, frozenset({7, 8}))]
+    now = 1.153
+    while len(timers):
+        now += 0.051
+        timers.run(now)
+    assert admitted[2:] == [Admission()]
+    assert 11.0 < now < 12.0

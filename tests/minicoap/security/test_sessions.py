@@ -6,13 +6,16 @@ import gc
 import re
 import time
 import weakref
+from typing import Any
 
 import pytest
 
 from minicoap.asyncio.entropy import SystemEntropy
+from minicoap.codec import codes
+from minicoap.codec.options import NO_RESPONSE
 from minicoap.core.request import Response, SecurePath
 from minicoap.core.resource import Resource, Site
-from minicoap.errors import SecurityError, UsageError
+from minicoap.errors import RequestTimeout, SecurityError, UsageError
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import Dtls
 from minicoap.security.sessions import SecurityLimits
@@ -222,19 +225,19 @@ def test_handshakes_are_begun_a_few_at_a_time_and_the_others_wait_for_their_turn
 
 def test_those_that_wait_are_bounded_of_one_host_and_in_all_and_repeated_hellos_count_once() -> None:
     pair = SecurePair(limits=SecurityLimits(half_open=1000))
-    hellos = [proven(pair, ("10.9.9.9", port)) for port in range(1, 101)]
+    hellos = [proven(pair, ("10.9.9.9", port)) for port in range(1, 201)]
     for _ in range(2):
         for port, (data,) in enumerate(hellos, 1):
             pair.server.datagram_received(data, ("10.9.9.9", port), pair.now)
     half_open(pair, address_of(1))
     pair.pass_time(0.2)
-    assert pair.server.footprint()["half_open"] == 4 + 64 + 1
+    assert pair.server.footprint()["half_open"] == 4 + 128 + 1
     half_open(pair, *(address_of(number) for number in range(100, 500)))
     pair.pass_time(0.2)
-    assert pair.server.footprint()["half_open"] == 4 + 64 + 1 + 4 + 256
-    half_open(pair, *(("10.9.9.9", port) for port in range(200, 205)))
+    assert pair.server.footprint()["half_open"] == 4 + 128 + 1 + 4 + 256
+    half_open(pair, *(("10.9.9.9", port) for port in range(300, 305)))
     pair.pass_time(0.2)
-    assert pair.server.footprint()["half_open"] == 4 + 64 + 1 + 4 + 256 + 5, "there is room again"
+    assert pair.server.footprint()["half_open"] == 4 + 128 + 1 + 4 + 256 + 5, "there is room again"
 
 
 def test_the_host_with_most_handshakes_under_way_makes_room() -> None:
@@ -333,6 +336,39 @@ def test_a_client_that_hears_nothing_resumes_its_session_from_its_new_address_an
     pair.server_core.site.changed("/whoami")
     pair.pass_time(4.0)
     assert len(states) == 2
+
+
+def test_who_never_asks_for_confirmation_resumes_too_and_less_and_less_often_where_nobody_answers() -> None:
+    pair = SecurePair()
+    pair.get()
+    pair.address = ("198.51.100.7", 1)
+
+    def ask(**arguments: Any) -> int:
+        """Ask and wait for longer than the probing rate demands (RFC 7252 §4.7); return how many datagrams passed."""
+        pair.sent.clear()
+        pair.client_core.request(
+            codes.GET,
+            pair.path,
+            pair._done,
+            pair.now,
+            uri_path=("whoami",),
+            confirmable=False,
+            timeout=5.0,
+            **arguments,
+        )
+        pair.deliver()
+        pair.pass_time(60.0)
+        return len(pair.sent)
+
+    assert [ask(), ask()] == [1, 1]
+    assert [type(outcome) for outcome in pair.outcomes[1:]] == [RequestTimeout] * 2
+    assert ask() > 2
+    assert is_resumed(pair)
+    assert pair.outcomes[-1] == "x509 n1 urn:fleet:node:n1"
+    assert [ask() for _ in range(10)] == [2] * 10, "it is at home again"
+    unwanted = [(NO_RESPONSE, bytes((2,)))]
+    passed = [ask(options=unwanted) for _ in range(25)]
+    assert [number for number, count in enumerate(passed, 1) if count > 1] == [3, 9, 21]
 
 
 def test_a_server_that_lost_its_state_gets_a_new_handshake_and_the_request_again() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from typing import Any
 
 import pytest
 
-from minicoap.asyncio.hellofilter import share_hellos
+from minicoap.asyncio.floodfilter import admit
 from minicoap.asyncio.udp import open_socket
 from minicoap.security.dtls import Dtls
+from minicoap.security.hello import Admission
 from tests.minicoap.security.pair import HOST, client_credentials, with_cookie
 
 HELLO = Dtls(client_credentials(), time.time).connect(HOST).datagrams()[0]
@@ -36,8 +38,8 @@ def test_hellos_of_either_kind_are_drawn_by_lot_and_nothing_else_is(family: sock
     with sock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         address = ("127.0.0.1", sock.getsockname()[1])
 
-        def let_through(*shares: int) -> list[bytes]:
-            share_hellos(sock, *shares)
+        def let_through(*admission: Any) -> list[bytes]:
+            admit(sock, Admission(*admission))
             for data in (HELLO, PROVEN, *OTHERS):
                 sender.sendto(data, address)
             found = []
@@ -52,5 +54,16 @@ def test_hellos_of_either_kind_are_drawn_by_lot_and_nothing_else_is(family: sock
         assert let_through(NEVER, NEVER) == list(OTHERS)
         assert let_through(0, 0) == [HELLO, PROVEN, *OTHERS]
         assert let_through(0, 0) == [HELLO, PROVEN, *OTHERS], "there was none to be taken away"
+        ours = sender.getsockname()[1]
+        others = frozenset(range(40_000, 43_000)) - {ours}
+        assert let_through(0, 0, others) == [HELLO, PROVEN, OTHERS[0]]
+        assert let_through(0, 0, frozenset()) == [HELLO, PROVEN, OTHERS[0]]
+        assert let_through(NEVER, NEVER, others | {ours}) == list(OTHERS)
+        for port in (1, 2, 65_535):  # wherever ours stands among them
+            assert let_through(NEVER, 0, frozenset({ours, port, *range(10_000, 10_000 + 251 * port % 1000)})) == [
+                PROVEN,
+                *OTHERS,
+            ]
+        assert let_through(NEVER, NEVER, frozenset(range(1, 5000))) == list(OTHERS), "too many for a program"
         came = sum(HELLO in let_through(1, 0) for _ in range(200))
         assert 50 < came < 150
