@@ -222,9 +222,6 @@ class SecureMachine:
             "timers": len(self._timers),
         }
 
-    def _ports(self) -> set[int]:
-        return {address[1] for address in self._channels}
-
     def _held(self) -> str:
         handshakes = self._handshakes
         return (
