@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from minicoap import Endpoint, Resource, Response, Site  # noqa: E402
-from minicoap.asyncio.entropy import SystemEntropy  # noqa: E402
 from minicoap.codec.message import CON, Message, Options, encode  # noqa: E402
 from minicoap.security.credentials import Credentials  # noqa: E402
 from minicoap.security.dtls import OPEN, Dtls, DtlsSession  # noqa: E402
+from minicoap.shell.entropy import SystemEntropy  # noqa: E402
 from tests.minicoap.security.certificates import Authority, Pair  # noqa: E402
 
 HANDSHAKES = 200

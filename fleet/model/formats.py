@@ -6,7 +6,6 @@ decoded: no tags (they can build cycles or run code), no value that JSON has no 
 behind the end, a bounded depth.
 """
 
-import json
 import re
 from functools import lru_cache
 from typing import Any, Hashable, Optional, TypeVar, Union, cast
@@ -52,6 +51,8 @@ def decode_unambiguous(payload: bytes, content_format: Optional[int]) -> Any:
     value = decode(payload, content_format, object)
     if content_format == CBOR:
         return value
+    import json  # a node, whose memory counts, reads nothing that way
+
     try:
         return json.loads(payload, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:

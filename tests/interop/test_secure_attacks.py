@@ -19,9 +19,9 @@ from typing import Any, Callable
 import pytest
 
 from minicoap import Endpoint, Resource, Site
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.security.dtls import Dtls
 from minicoap.security.sessions import SecurityLimits
+from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.pair import HOST, client_credentials, server_credentials, whoami
 
 NODES = int(os.environ.get("DTLS_ATTACK_NODES", "20"))

@@ -9,13 +9,13 @@ import weakref
 
 import pytest
 
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.core.request import Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import SecurityError, UsageError
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import Dtls
 from minicoap.security.sessions import SecurityLimits
+from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import DAY, Authority
 from tests.minicoap.security.pair import (
     AUTHORITY,
