@@ -30,7 +30,6 @@ GROUPS = {
 
 EXTRAS = {
     "msgspec": "fleet",
-    "cbor2": "fleet",
     "cryptography": "fleet,dtls",
     "OpenSSL": "fleet,dtls",
 }
