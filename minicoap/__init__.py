@@ -50,11 +50,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minicoap.asyncio.credentials import load_credentials, reload_credentials
     from minicoap.asyncio.endpoint import Endpoint
-    from minicoap.asyncio.entropy import SystemEntropy
     from minicoap.asyncio.files import FileSink, FileSource
-    from minicoap.asyncio.secure import SecureShell
-    from minicoap.asyncio.trace import MessageLog
-    from minicoap.asyncio.udp import UdpShell, open_socket
     from minicoap.codec import codes, contentformats, options
     from minicoap.codec.linkformat import Link, format_links, parse_links
     from minicoap.codec.message import Message, Options, decode, encode
@@ -85,19 +81,23 @@ if TYPE_CHECKING:
     )
     from minicoap.security.credentials import Credentials
     from minicoap.security.sessions import SecureMachine, SecurityLimits
+    from minicoap.shell.entropy import SystemEntropy
+    from minicoap.shell.secure import SecureShell
+    from minicoap.shell.trace import MessageLog
+    from minicoap.shell.udp import UdpShell, open_socket
 
 # Where the names are, below `minicoap`.
 _PLACES = {
     "Endpoint": "asyncio.endpoint",
-    "MessageLog": "asyncio.trace",
+    "MessageLog": "shell.trace",
     "TraceEvent": "core.trace",
     "TracedMachine": "core.trace",
     "describe": "core.description",
-    "SystemEntropy": "asyncio.entropy",
+    "SystemEntropy": "shell.entropy",
     "FileSink": "asyncio.files",
     "FileSource": "asyncio.files",
-    "UdpShell": "asyncio.udp",
-    "open_socket": "asyncio.udp",
+    "UdpShell": "shell.udp",
+    "open_socket": "shell.udp",
     "codes": "codec.codes",
     "contentformats": "codec.contentformats",
     "options": "codec.options",
@@ -120,7 +120,7 @@ _PLACES = {
     "Cache": "core.cache",
     "Credentials": "security.credentials",
     "SecureMachine": "security.sessions",
-    "SecureShell": "asyncio.secure",
+    "SecureShell": "shell.secure",
     "SecurityError": "errors",
     "SecurityLimits": "security.sessions",
     "load_credentials": "asyncio.credentials",

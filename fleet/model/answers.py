@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 from fleet.errors import FormatError, InvalidError, PeerError
 from fleet.model.api_answers import ErrorAnswer
 from fleet.model.formats import CBOR, JSON, encode
+from fleet.model.keys import has_numbers
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import Options
 from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, ETAG, MAX_AGE, encode_uint
@@ -46,9 +47,15 @@ def answer(
     if request.options.mask & _NAMES_FORMAT:
         accepted = request.accept
         number = accepted if accepted is not None else CBOR if request.content_format == CBOR else JSON
+    payload = encode(message, number, numbers=number == CBOR and speaks_numbers(request))
     if not location and not max_age:
-        return Response.ready(code, encode(message, number), _LIVE[number] if etag is None else _tagged(etag, number))
-    return Response(code, encode(message, number), number, max_age=max_age, location_path=tuple(location), etag=etag)
+        return Response.ready(code, payload, _LIVE[number] if etag is None else _tagged(etag, number))
+    return Response(code, payload, number, max_age=max_age, location_path=tuple(location), etag=etag)
+
+
+def speaks_numbers(request: Request) -> bool:
+    """Whether a client names fields by their integer keys, and so reads them."""
+    return request.content_format == CBOR and has_numbers(request.payload)
 
 
 def _tagged(etag: bytes, number: int) -> Options:

@@ -17,8 +17,8 @@ from fleet.host.activation import inherited_sockets
 from fleet.host.addresses import is_loopback
 from fleet.server.config import PKI_DIRECTORY, ServerConfig
 from minicoap.asyncio.addresses import resolve_local
-from minicoap.asyncio.udp import open_socket, prepare_socket
 from minicoap.errors import CoapError
+from minicoap.shell.udp import open_socket, prepare_socket
 
 PLAIN, SECURE = "coap", "coaps"
 _ALL = ("::", "0.0.0.0")

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 
 from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.directory import register
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSource
 from minicoap.asyncio.multicast import Answers, ask, join
 from minicoap.asyncio.observation import observe
 from minicoap.asyncio.reach import Reach
 from minicoap.asyncio.tasks import Tasks
 from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
-from minicoap.asyncio.udp import UdpShell, open_for_all, open_socket
 from minicoap.codec import codes, contentformats
 from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.options import URI_HOST
@@ -41,13 +39,15 @@ from minicoap.errors import (
     RequestTimeout,
     UsageError,
 )
+from minicoap.shell.entropy import SystemEntropy
+from minicoap.shell.udp import UdpShell, open_for_all, open_socket
 
 if TYPE_CHECKING:
-    from minicoap.asyncio.secure import SecureShell
     from minicoap.core.entropy import Entropy
     from minicoap.core.trace import Trace, TracedMachine
     from minicoap.security.credentials import Credentials
     from minicoap.security.sessions import SecurityLimits
+    from minicoap.shell.secure import SecureShell
 
     Machine = Union[EndpointCore, TracedMachine]
 
@@ -533,8 +533,8 @@ class Endpoint:
         if self._credentials is None:
             return UdpShell(self._machine, sock, loop, serves=serves)
         if self._secure is None:
-            from minicoap.asyncio.secure import SecureShell
             from minicoap.security.sessions import SecurityLimits
+            from minicoap.shell.secure import SecureShell
 
             limits = self._security_limits or SecurityLimits()
             self._secure = self._reach.secure = SecureShell(self._machine, self._credentials, loop, limits=limits)

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from typing import Any, Optional, Union
 
 from minicoap.asyncio.endpoint import Endpoint
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSink, FileSource
 from minicoap.asyncio.groups import is_group
 from minicoap.asyncio.partfile import discard_part
@@ -35,6 +34,7 @@ from minicoap.core.body import Source
 from minicoap.core.description import printable
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, PeerError, RequestTimeout, StorageError, UsageError
+from minicoap.shell.entropy import SystemEntropy
 
 SUCCESS = 0
 REFUSED = 1
@@ -77,7 +77,7 @@ async def _run(options: argparse.Namespace) -> int:
 def _endpoint(options: argparse.Namespace) -> Endpoint:
     arguments: dict[str, Any] = {}
     if options.debug:
-        from minicoap.asyncio.trace import MessageLog
+        from minicoap.shell.trace import MessageLog
 
         arguments["trace"] = MessageLog(options.debug)
     if getattr(options, "token", None) is not None:

@@ -18,9 +18,9 @@ from typing import Callable, Optional
 
 from OpenSSL import SSL
 
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, Dtls, DtlsSession
+from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import Authority
 from tests.minicoap.security.pair import with_cookie
 

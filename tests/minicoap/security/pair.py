@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Optional
 
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.request import Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.security.credentials import Credentials
 from minicoap.security.sessions import SecureMachine, SecurityLimits
+from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import Authority, Pair
 
 SERVER: Path = ("192.0.2.1", 5684)

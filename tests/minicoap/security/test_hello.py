@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.core.request import Path
 from minicoap.core.timers import Timers
 from minicoap.security.dtls import Dtls
@@ -21,6 +20,7 @@ from minicoap.security.hello import (
     hello_random,
     read_hello,
 )
+from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.pair import CLIENT, HOST, client_credentials, with_cookie
 
 HELLO = Dtls(client_credentials(), time.time).connect(HOST).datagrams()[0]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.codec import codes
 from minicoap.codec.options import NO_RESPONSE
 from minicoap.core.request import Response, SecurePath
@@ -19,6 +18,7 @@ from minicoap.errors import RequestTimeout, SecurityError, UsageError
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import Dtls
 from minicoap.security.sessions import SecurityLimits
+from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import DAY, Authority
 from tests.minicoap.security.pair import (
     AUTHORITY,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from minicoap.asyncio.floodfilter import admit
-from minicoap.asyncio.udp import open_socket
 from minicoap.security.dtls import Dtls
 from minicoap.security.hello import Admission
+from minicoap.shell.floodfilter import admit
+from minicoap.shell.udp import open_socket
 from tests.minicoap.security.pair import HOST, client_credentials, with_cookie
 
 HELLO = Dtls(client_credentials(), time.time).connect(HOST).datagrams()[0]
