@@ -35,9 +35,9 @@ OURS = {
         "core", "core.backoff", "core.block_client", "core.block_download", "core.block_server", "core.body",
         "core.congestion", "core.deduplication", "core.echo", "core.endpoint", "core.entropy", "core.exchange",
         "core.fairness", "core.flight", "core.identity", "core.late", "core.machine", "core.observe_client",
-        "core.observe_server", "core.observer", "core.outgoing", "core.parameters", "core.peer", "core.reliability", "core.request",
-        "core.request_tag", "core.resource", "core.rto", "core.siphash", "core.timers", "core.transmission", "errors",
-        "poll", "poll.addresses", "poll.loop", "shell", "shell.addresses", "shell.entropy", "shell.local", "shell.loop",
+        "core.observe_server", "core.observer", "core.outgoing", "core.parameters", "core.peer", "core.reliability",
+        "core.request", "core.request_tag", "core.resource", "core.rto", "core.siphash", "core.timers", "core.transmission",
+        "errors", "poll", "poll.addresses", "poll.loop", "shell", "shell.addresses", "shell.entropy", "shell.local", "shell.loop",
         "shell.udp",
     },
 }  # fmt: skip
