@@ -21,24 +21,23 @@ from tests.system.processes import ROOT, Machine, Operator, environment, wait_un
 
 OURS = {
     "fleet": {
-        "", "agent", "agent.agent", "agent.backoff", "agent.config", "agent.download", "agent.journal",
-        "agent.machine", "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner",
-        "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
-        "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock", "host.notify",
+        "", "agent", "agent.agent", "agent.backoff", "agent.config", "agent.download", "agent.journal", "agent.machine",
+        "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner", "agent.steps", "cli",
+        "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors", "host",
+        "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock", "host.notify",
         "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.api_answers",
         "model.artifacts", "model.executions", "model.formats", "model.health", "model.jobs", "model.keys",
         "model.mergepatch", "model.nodes", "model.requirements", "model.targets", "model.times",
     },
     "minicoap": {
-        "", "codec", "codec.cbor", "codec.codes", "codec.contentformats",
-        "codec.linkformat", "codec.message", "codec.options", "codec.problem", "codec.uri",
-        "core", "core.backoff", "core.block_client", "core.block_download", "core.block_server", "core.body",
-        "core.congestion", "core.deduplication", "core.echo", "core.endpoint", "core.entropy", "core.exchange",
-        "core.fairness", "core.flight", "core.identity", "core.late", "core.machine", "core.observe_client",
-        "core.observe_server", "core.observer", "core.outgoing", "core.parameters", "core.peer", "core.reliability",
-        "core.request", "core.request_tag", "core.resource", "core.rto", "core.siphash", "core.timers", "core.transmission",
-        "errors", "poll", "poll.addresses", "poll.loop", "shell", "shell.addresses", "shell.entropy", "shell.local", "shell.loop",
-        "shell.udp",
+        "", "codec", "codec.cbor", "codec.codes", "codec.contentformats", "codec.linkformat", "codec.message",
+        "codec.options", "codec.problem", "codec.uri", "core", "core.backoff", "core.block_client",
+        "core.block_download", "core.block_server", "core.body", "core.congestion", "core.deduplication", "core.echo",
+        "core.endpoint", "core.entropy", "core.exchange", "core.fairness", "core.flight", "core.identity", "core.late",
+        "core.machine", "core.observe_client", "core.observe_server", "core.observer", "core.outgoing",
+        "core.parameters", "core.peer", "core.reliability", "core.request", "core.request_tag", "core.resource",
+        "core.rto", "core.siphash", "core.timers", "core.transmission", "errors", "poll", "poll.addresses", "poll.loop",
+        "shell", "shell.addresses", "shell.entropy", "shell.local", "shell.loop", "shell.udp",
     },
 }  # fmt: skip
 
