@@ -14,6 +14,8 @@ from minicoap.errors import UsageError
 
 MAX_SZX = 6  # 1024 bytes, the largest block (RFC 7959 §2.2)
 MAX_BLOCK_NUMBER = (1 << 20) - 1
+_CHUNK = 64 * 1024  # bytes read at a time for a digest alone
+EARLY_BLOCKS = 128  # of an upload: how many that came before their turn may wait for those before them
 
 
 class Block(NamedTuple):
@@ -83,7 +85,10 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Takes the body of an upload block by block, in order."""
+    """Takes the body of an upload block by block, in order.
+
+    One with an attribute `offset` has so many bytes already, and gets what follows them (see `Resource.resume`).
+    """
 
     def write_at(self, offset: int, data: bytes) -> Optional[Response]:
         """Take a block; a response returned refuses the rest of the body and is the answer to the request.
@@ -181,6 +186,43 @@ class HashingSink:
         """Hand it on, and digest it."""
         self._sink.write_at(offset, data)
         self._digest.update(data)
+
+
+class HashingSource:
+    """A body that is read from `source`, and fed to `digest` on the way: all of it once, in order, whatever is read.
+
+    What an upload that goes on does not send is read for the digest alone.
+    """
+
+    def __init__(self, source: Source, digest: Digest) -> None:
+        self._source = source
+        self._digest = digest
+        self._digested = 0
+
+    @property
+    def size(self) -> int:
+        """Length of the body in bytes."""
+        return self._source.size
+
+    @property
+    def etag(self) -> Optional[bytes]:
+        """The source's."""
+        return self._source.etag
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return a part of the body; raises what the source raises."""
+        while self._digested < offset:
+            self._take(self._source.read_at(self._digested, min(_CHUNK, offset - self._digested)))
+        data = self._source.read_at(offset, length)
+        if offset <= self._digested < offset + len(data):
+            self._take(data[self._digested - offset :])
+        return data
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            raise OSError("the body is shorter than it was said to be")
+        self._digest.update(data)
+        self._digested += len(data)
 
 
 class BytesSource:

@@ -186,6 +186,8 @@ class EndpointCore:
         window: int = 1,
         qblock: bool = False,
         tagged: bool = False,
+        sent: int = 0,
+        tag: Optional[bytes] = None,
         progress: Optional[Callable[[Transfer], None]] = None,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
@@ -199,9 +201,14 @@ class EndpointCore:
         A download that was broken off goes on at `offset` bytes, a multiple of the block size, 16 << `szx`. If its ETag
         is not `etag` then, or the body has become shorter, it ends in a BodyError or a 4.xx, or with `restart` begins
         anew at 0. `szx` is the largest block to be used (None: what the server likes). `window` is how many blocks of a
-        GET's response may be asked for at once; how many are is decided by congestion control
-        (`minicoap.core.congestion`). A request body in blocks carries a Request-Tag if another one is under way to the
-        same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+        GET's response may be asked for at once, or of a request's body be under way: congestion control decides
+        (`minicoap.core.congestion`), and a server that takes them in order only (`minicoap.core.block_upload`). A
+        request body in blocks carries a Request-Tag if another one is under way to the same resource, and always if
+        `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+
+        An upload that was broken off goes on behind `sent` bytes, a multiple of the block size, with the Request-Tag
+        `tag` that it had, and that no other body ever had. It begins anew by itself, and `progress` sees it, if the
+        server has let go of what it had.
 
         With `qblock` the bodies travel by Q-Block (RFC 9177), ten blocks at a time and without an answer to each, if
         the server has it, which is found out first; else as without. It is made for `confirmable=False`: what is lost
@@ -226,10 +233,12 @@ class EndpointCore:
             if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << (MAX_SZX if szx is None else szx):
                 raise UsageError("a body that travels in blocks needs the responses to them")
             items.append((NO_RESPONSE, encode_uint(no_response)))
-        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress)
+        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, sent, tag, progress)
         if qblock:
             if no_response:
                 raise UsageError("a body that travels by Q-Block needs the responses to it (no_response)")
+            if sent:
+                raise UsageError("an upload by Q-Block can only be begun anew (sent)")
             return self._send_quick(path, code, items, payload, done, body, confirmable, timeout, parameters, now)
 
         def send(items: Items, done: Done) -> Transfer:

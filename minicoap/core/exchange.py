@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 Answer = Union[Message, CoapError]
 _NOTHING = Message(NON, codes.EMPTY, 0)  # the answer to a request that wants none
 _TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
+_TAG_LENGTH = 8  # bytes
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2 | Q_BLOCKS
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
 _OBSERVE = 1 << OBSERVE
@@ -225,6 +226,10 @@ class Exchanges:
         if peer is None:
             return NetworkError("too many peers are busy; see Limits.peers")
         return kind(self, peer, self.new_token(peer.exchanges, token_length), on_answer)
+
+    def new_tag(self) -> bytes:
+        """Return a Request-Tag that no other body has (RFC 9175 §3.4)."""
+        return self._entropy.token(_TAG_LENGTH)
 
     def new_token(self, taken: Container[bytes], length: int = _TOKEN_LENGTH) -> bytes:
         """Return a token that none of our requests to a peer has."""
