@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from minicoap.codec.linkformat import Link, format_links, parse_links
     from minicoap.codec.message import Message, Options, decode, encode
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
-    from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
+    from minicoap.core.body import BytesSource, ClientSink, HashingSink, HashingSource, Sink, Source, TransferState
     from minicoap.core.cache import Cache
     from minicoap.core.description import describe
     from minicoap.core.endpoint import EndpointCore
@@ -114,6 +114,7 @@ _PLACES = {
     "BytesSource": "core.body",
     "ClientSink": "core.body",
     "HashingSink": "core.body",
+    "HashingSource": "core.body",
     "Sink": "core.body",
     "Source": "core.body",
     "TransferState": "core.body",
@@ -163,6 +164,7 @@ __all__ = [
     "FileSink",
     "FileSource",
     "HashingSink",
+    "HashingSource",
     "Limits",
     "Link",
     "Message",

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import ExitStack
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 
@@ -18,7 +19,15 @@ from minicoap.asyncio.multicast import Answers, ask, join
 from minicoap.asyncio.observation import observe
 from minicoap.asyncio.reach import Reach
 from minicoap.asyncio.tasks import Tasks
-from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
+from minicoap.asyncio.transfers import (
+    DownloadOptions,
+    Progress,
+    UploadOptions,
+    download,
+    download_file,
+    upload,
+    upload_with_record,
+)
 from minicoap.codec import codes, contentformats
 from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.options import URI_HOST
@@ -265,24 +274,37 @@ class Endpoint:
         source: Union[bytes, Source, str, os.PathLike[str]],
         *,
         code: int = codes.PUT,
+        resume: Union[TransferState, str, os.PathLike[str], None] = None,
+        window: int = 1,
         qblock: bool = False,
         progress: Optional[Progress] = None,
+        digest: Optional[Digest] = None,
         tagged: bool = False,
         **arguments: Any,
     ) -> Response:
         """PUT a file of that name, or bytes, or a `Source` to `uri`, or send it by another method `code`.
 
-        One block is under way at a time: RFC 7959 has no more for uploads. With `qblock` ten are sent without an answer
-        to each, if the server has Q-Block (RFC 9177), by ``confirmable=False`` in non-confirmable messages, and what is
-        lost is sent again. An upload that was broken off can only be begun anew. `progress(state, size)` is called as
-        blocks are taken. Two uploads to one resource at once are told apart by a Request-Tag (RFC 9175); with `tagged`
-        it is sent always, for other clients at the same address. See `request` for the rest.
+        One that was broken off is gone on with by `resume`: a state that `progress` was told, or the name of a file,
+        which holds the state until the server has it all. The Request-Tag in it shows the server that it is the same
+        body (RFC 9175). If the source's ETag or size is another now, or the server has let go of what it had, all is
+        sent anew, which `progress` sees. Most servers know a client by its address and port, and keep a body for some
+        minutes: they let an endpoint go on. For one of a later process a server has to do more, as the fleet's does.
+
+        `window` is how many blocks may be under way at once, by congestion control as for `download`; a server that
+        wants them in order gets them so. With `qblock` ten are sent without an answer to each, if the server has
+        Q-Block (RFC 9177), by ``confirmable=False`` in non-confirmable messages, and what is lost is sent again.
+
+        `progress(state, size)` is called as blocks are taken. `digest`, one that `hashlib` makes, is fed the whole body
+        in order. Two uploads to one resource at once are told apart by a Request-Tag; with `tagged` it is sent always,
+        for other clients at the same address. See `request` for the rest.
         """
-        arguments = {"code": code, "qblock": qblock, "tagged": tagged, **arguments}
-        if not isinstance(source, (str, os.PathLike)):
-            return await upload(self._request, uri, source, progress, arguments)
-        with FileSource(os.fspath(source)) as file:
-            return await upload(self._request, uri, file, progress, arguments)
+        options = UploadOptions(code, window, qblock, tagged, progress, digest, arguments)
+        with ExitStack() as files:
+            if isinstance(source, (str, os.PathLike)):
+                source = files.enter_context(FileSource(os.fspath(source)))
+            if isinstance(resume, (str, os.PathLike)):
+                return await upload_with_record(self._request, uri, source, os.fspath(resume), options)
+            return await upload(self._request, uri, source, resume, options)
 
     def observe(
         self,

@@ -7,14 +7,13 @@ the body is read from a `Source` and written to a `ClientSink`, or assembled up 
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK2, IF_NONE_MATCH, REQUEST_TAG, SIZE2
 from minicoap.core.block_download import Download, user_failed
-from minicoap.core.block_upload import Upload, block1_of, longest_body
-from minicoap.core.body import MAX_SZX, Block, ClientSink, Source, as_source
+from minicoap.core.body import MAX_SZX, Block, ClientSink, Source, as_source, block1_of, longest_body
 from minicoap.core.congestion import CongestionWindow
 from minicoap.core.exchange import Answer, Exchange, Exchanges
 from minicoap.core.flight import Flight
@@ -22,6 +21,9 @@ from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import IDEMPOTENT, SAFE, Path, Response
 from minicoap.core.request_tag import Operation
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from minicoap.core.block_upload import Upload
 
 Done = Callable[[Union[Response, CoapError]], None]
 
@@ -274,6 +276,8 @@ class Transfer:
 
     def _begin_upload(self, now: float) -> Union[StorageError, NetworkError, None]:
         """Send the body in blocks."""
+        from minicoap.core.block_upload import Upload
+
         self._upload = Upload(
             self._exchange_for,
             self._options,

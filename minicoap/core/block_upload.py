@@ -19,14 +19,13 @@ that may be repeated.
 
 from __future__ import annotations
 
-from bisect import insort
 from typing import Callable, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
 from minicoap.codec.options import BLOCK1, IF_NONE_MATCH, SIZE1, encode_uint
 from minicoap.core.block_download import user_failed
-from minicoap.core.body import EARLY_BLOCKS, MAX_BLOCK_NUMBER, Block, BlockOptions, Source, decode_block
+from minicoap.core.body import EARLY_BLOCKS, Block, BlockOptions, Source, block1_of, longest_body
 from minicoap.core.exchange import Answer, Exchange
 from minicoap.core.flight import Flight
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError
@@ -144,7 +143,8 @@ class Upload:
             self._taken(sent, answer, now)
         elif code == codes.REQUEST_ENTITY_INCOMPLETE and sent.is_early:
             self._in_order = True
-            insort(self._refused, (sent.offset, sent.end))
+            self._refused.append((sent.offset, sent.end))
+            self._refused.sort()
         elif code == codes.REQUEST_ENTITY_INCOMPLETE and self._may_begin_anew(sent, is_last):
             self._begin_anew(now)
         elif code == codes.REQUEST_ENTITY_TOO_LARGE and not self._is_begun and self._wants_smaller(answer):
@@ -247,7 +247,7 @@ class Upload:
         if self._refused:
             _, refused_end = self._refused.pop(0)
             if end < refused_end:
-                insort(self._refused, (end, refused_end))
+                self._refused.insert(0, (end, refused_end))
         else:
             self._next = end
         return None
@@ -257,6 +257,8 @@ class Upload:
     def _tell(self, now: float) -> None:
         try:
             self._progress()
+        except OSError as error:
+            self._fail(StorageError("what is told of the progress failed", error), now)
         except Exception as error:  # noqa: BLE001  the boundary to a user's callback: whoever waits has to be told
             self._fail(user_failed(error), now)
 
@@ -274,19 +276,3 @@ class Upload:
         if not self._is_done:
             self.close(now)
             self._failed(error, now)
-
-
-def block1_of(options: Options) -> Optional[Block]:
-    """Return the block that a response's Block1 option names; raises BodyError for the reserved size exponent."""
-    value = options.uint(BLOCK1)
-    if value is None:
-        return None
-    block = decode_block(value)
-    if block is None:
-        raise BodyError("block size exponent 7 is reserved")
-    return block
-
-
-def longest_body(szx: int) -> int:
-    """How many bytes blocks of that size can count."""
-    return (MAX_BLOCK_NUMBER + 1) << (szx + 4)

@@ -31,7 +31,7 @@ OURS = {
     },
     "minicoap": {
         "", "codec", "codec.cbor", "codec.codes", "codec.contentformats", "codec.linkformat", "codec.message",
-        "codec.options", "codec.problem", "codec.uri", "core", "core.backoff", "core.block_client",
+        "codec.options", "codec.problem", "codec.uri", "core", "core.backoff", "core.block_bodies", "core.block_client",
         "core.block_download", "core.block_server", "core.body", "core.congestion", "core.deduplication", "core.echo",
         "core.endpoint", "core.entropy", "core.exchange", "core.fairness", "core.flight", "core.identity", "core.late",
         "core.machine", "core.observe_client", "core.observe_server", "core.observer", "core.outgoing",
