@@ -185,6 +185,13 @@ class FirmwareAnswer(msgspec.Struct, frozen=True):
     next: Optional[str]
 
 
+class PartAnswer(msgspec.Struct, frozen=True):
+    """To `GET /firmware?sha256=`: how much of that content unfinished uploads have left."""
+
+    sha256: str
+    bytes_done: int
+
+
 class HintAnswer(msgspec.Struct, frozen=True):
     """A node's answer to a hint."""
 

@@ -170,7 +170,9 @@ def test_file_is_sent_with_window_and_resume(
     first = said.err.splitlines()[0]
     assert f"Block1: {3 if '--resume' in arguments else 0}," in first
     assert (b"the tag".hex() in first) is ("--resume" in arguments)
-    assert sorted(each.name for each in tmp_path.iterdir()) == (["it"] if "--resume" in arguments else ["it", "it.upload"])
+    assert sorted(each.name for each in tmp_path.iterdir()) == (
+        ["it"] if "--resume" in arguments else ["it", "it.upload"]
+    )
 
 
 @pytest.mark.parametrize("source", [["-f", "-"], ["-e", "x"], []])
