@@ -153,7 +153,10 @@ def carry(server: EndpointCore, client: EndpointCore, sink: Any, window: int, co
     outcomes: list[Any] = []
     address = ("there", 1)
     payload: Any = b"" if code == GET else HashingSource(Body(size), hashlib.sha256())
-    client.request(code, address, outcomes.append, 0.0, uri_path=["body"], payload=payload, sink=sink, window=window)
+    client.request(
+        code, address, outcomes.append, 0.0,
+        uri_path=["body"], payload=payload, sink=sink, window=window, any_order=True,
+    )  # fmt: skip
     now = 0.0
     while not outcomes:
         now += 0.0001
@@ -211,7 +214,7 @@ def over_link(seed: int, window: int, code: int = GET) -> float:
     pair = Pair(site(LINK_BODY), seed=seed, link=link)
     sink = Count()
     payload: Any = b"" if code == GET else Body(LINK_BODY)
-    response = pair.request(code, "body", payload=payload, sink=sink, window=window)
+    response = pair.request(code, "body", payload=payload, sink=sink, window=window, any_order=True)
     assert response.is_success
     assert code != GET or sink.count >= LINK_BODY
     return LINK_BODY / pair.world.now / LINK_RATE

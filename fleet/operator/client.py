@@ -210,7 +210,8 @@ class Fleet:
         """
         source = as_source(content)
         target = self._uri(("firmware", name), () if sha256 is None else (f"sha256={sha256}",))
-        arguments: dict[str, Any] = {"window": WINDOW if source.size else 1}
+        # A fleet's server keeps blocks that come before their turn.
+        arguments: dict[str, Any] = {"window": WINDOW if source.size else 1, "any_order": True}
         if sha256 is not None and source.size > LONGEST_MESSAGE:
             # Of this content there is one operation, whoever carries it out: it has one Request-Tag (RFC 9175 §3.4).
             tag = bytes.fromhex(sha256[:16])

@@ -276,6 +276,7 @@ class Endpoint:
         code: int = codes.PUT,
         resume: Union[TransferState, str, os.PathLike[str], None] = None,
         window: int = 1,
+        any_order: bool = False,
         qblock: bool = False,
         progress: Optional[Progress] = None,
         digest: Optional[Digest] = None,
@@ -290,15 +291,17 @@ class Endpoint:
         sent anew, which `progress` sees. Most servers know a client by its address and port, and keep a body for some
         minutes: they let an endpoint go on. For one of a later process a server has to do more, as the fleet's does.
 
-        `window` is how many blocks may be under way at once, by congestion control as for `download`; a server that
-        wants them in order gets them so. With `qblock` ten are sent without an answer to each, if the server has
-        Q-Block (RFC 9177), by ``confirmable=False`` in non-confirmable messages, and what is lost is sent again.
+        `window` is how many blocks may be under way at once, by congestion control as for `download`. It is used where
+        the server shows that it acts on each block by itself (RFC 7959 §2.3), and where you say, by `any_order`, that
+        it keeps blocks that come before their turn, as this endpoint's does; there are servers that damage the body
+        then, without a word. With `qblock` ten are sent without an answer to each, if the server has Q-Block
+        (RFC 9177), by ``confirmable=False`` in non-confirmable messages, and what is lost is sent again.
 
         `progress(state, size)` is called as blocks are taken. `digest`, one that `hashlib` makes, is fed the whole body
         in order. Two uploads to one resource at once are told apart by a Request-Tag; with `tagged` it is sent always,
         for other clients at the same address. See `request` for the rest.
         """
-        options = UploadOptions(code, window, qblock, tagged, progress, digest, arguments)
+        options = UploadOptions(code, window, any_order, qblock, tagged, progress, digest, arguments)
         with ExitStack() as files:
             if isinstance(source, (str, os.PathLike)):
                 source = files.enter_context(FileSource(os.fspath(source)))

@@ -96,6 +96,7 @@ class UploadOptions(NamedTuple):
 
     code: int
     window: int
+    any_order: bool
     qblock: bool
     tagged: bool
     progress: Optional[Progress]
@@ -136,6 +137,7 @@ async def upload(
         uri,
         body,
         window=options.window,
+        any_order=options.any_order,
         qblock=options.qblock,
         tagged=options.tagged,
         progress=moved_on if progress is not None else None,

@@ -119,6 +119,7 @@ async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
                     code=code,
                     resume=record,
                     window=options.window,
+                    any_order=options.any_order,
                     progress=line,
                     **common,
                 )

@@ -34,10 +34,11 @@ class BodyOptions(NamedTuple):
     `sink` takes the response's body, from `offset` bytes on, a multiple of the block size; `etag` is what that body has
     to be named by, if some of it is there already; with `restart` it is fetched anew if it is another one now. `szx` is
     the block size to begin with, 16 << szx bytes; None leaves it to the server as far as possible. `window` is how many
-    blocks of a GET's response may be asked for at once, or of a request's body be under way. `sent` bytes of that body,
-    a multiple of the block size, the server may have already. `tag` is its Request-Tag (RFC 9175 §3); `tagged` uploads
-    carry one even if no other one is under way, and so do those with a window. `progress` is told whenever more of
-    either body has arrived, and when an upload begins anew.
+    blocks of a GET's response may be asked for at once, or of a request's body be under way to a server that takes them
+    in any order; `any_order` says that it does. `sent` bytes of that body, a multiple of the block size, the server may
+    have already. `tag` is its Request-Tag (RFC 9175 §3); `tagged` uploads carry one even if no other one is under way,
+    and so do those with a window. `progress` is told whenever more of either body has arrived, and when an upload
+    begins anew.
     """
 
     sink: Optional[ClientSink] = None
@@ -49,6 +50,7 @@ class BodyOptions(NamedTuple):
     tagged: bool = False
     sent: int = 0
     tag: Optional[bytes] = None
+    any_order: bool = False
     progress: Optional[Callable[[Transfer], None]] = None
 
 
@@ -123,6 +125,7 @@ class Transfer:
         self._is_sending = size > 16 << szx
         self._upload: Optional[Upload] = None
         self._goes_on_at = body.sent
+        self._any_order = body.any_order
         self._exchange: Optional[Exchange] = None
         self._tags = exchanges.request_tags
         self._operation: Optional[Operation] = None
@@ -287,6 +290,7 @@ class Transfer:
             last_options=self._first_options,
             progress=self._tell,
             may_repeat=self._code in IDEMPOTENT,
+            any_order=self._any_order,
             offset=self._goes_on_at,
             szx=self._szx1,
             flight=self._flight,

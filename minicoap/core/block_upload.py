@@ -3,18 +3,21 @@
 An `Upload` knows how far the server has taken the body without a gap, its edge, and which blocks are under way. With a
 window of one it sends the block at the edge when the one before it was taken.
 
-With a larger window as many are under way as the congestion window allows (`minicoap.core.congestion`). RFC 7959 has no
-such thing, and does not forbid it: a server that is sent a block before its turn may keep it, act on it by itself
-(§2.3), or answer 4.08 (§2.5). So blocks are sent in order, the first one alone, since its answer may ask for smaller
-ones; the last one when all others have been taken, since with it the server acts on the body or fails; and a server
-that answers 4.08 to one that came early is sent one at a time from then on.
+With a larger window as many are under way as the congestion window allows (`minicoap.core.congestion`), if the server
+is known to take blocks in any order. RFC 7959 has no way to ask: a server that is sent a block before its turn may keep
+it, act on it by itself (§2.3) or answer 4.08 (§2.5), and there are some that do neither: libcoap 4.3.1 acknowledges it
+and puts it in the wrong place, aiocoap 0.4 answers 5.00. So either the caller knows (`any_order`), or the server shows
+that it acts on each block by itself, by an answer without the M bit. Then blocks are sent in order, the first one
+alone, since its answer may ask for smaller ones; the last one when all others have been taken, since with it the server
+acts on the body or fails; and a server that answers 4.08 to one that came early after all, having no room for it
+perhaps, is sent one at a time from then on.
 
 A 4.08 to a block whose turn it was means that the server has let go of the body, or never had its beginning: an upload
-that goes on where an earlier one stood has to expect that. The upload begins anew then, with the same Request-Tag: it
-is the same operation on the same body, and whatever is still under way of the first attempt is what the second one
-sends too (RFC 9175 §3.3, §3.4). One in which the server had to do without the order begins anew in order. If it is the
-last block that is answered so, the server may have lost its memory after it acted; then that is done for methods only
-that may be repeated.
+that goes on where an earlier one stood has to expect that, and whatever else a server makes of such a block. The upload
+begins anew then, with the same Request-Tag: it is the same operation on the same body, and whatever is still under way
+of the first attempt is what the second one sends too (RFC 9175 §3.3, §3.4). If blocks had been sent early, it goes on
+in order. If it is the last block that is answered so, the server may have lost its memory after it acted; then that is
+done for methods only that may be repeated.
 """
 
 from __future__ import annotations
@@ -62,7 +65,8 @@ class Upload:
 
     `ask(options, payload, on_answer, now)` sends a block; `options` are the request's, `last_options` those that only
     the last block has. `answered` is told the response to the request, `failed` the error that ended it, `progress`
-    that the edge has moved. `may_repeat` says whether the request may be carried out twice.
+    that the edge has moved. `may_repeat` says whether the request may be carried out twice, `any_order` that the server
+    takes blocks in any order.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Upload:
         last_options: list[tuple[int, bytes]],
         progress: Callable[[], None],
         may_repeat: bool,
+        any_order: bool,
         offset: int,
         szx: int,
         flight: Optional[Flight],
@@ -100,7 +105,8 @@ class Upload:
         self._middle = BlockOptions(self._others, BLOCK1)
         self._beginnings = 1
         self._is_begun = False  # the server has taken a block
-        self._in_order = flight is None
+        self._in_order = not any_order
+        self._wants_order = flight is None  # or has shown that it does
         self._is_done = False
         self._next = self.edge  # to be sent
         self._sent: dict[int, Sent] = {}
@@ -142,13 +148,13 @@ class Upload:
                 return
             self._taken(sent, answer, now)
         elif code == codes.REQUEST_ENTITY_INCOMPLETE and sent.is_early:
-            self._in_order = True
+            self._in_order = self._wants_order = True
             self._refused.append((sent.offset, sent.end))
             self._refused.sort()
-        elif code == codes.REQUEST_ENTITY_INCOMPLETE and self._may_begin_anew(sent, is_last):
-            self._begin_anew(now)
         elif code == codes.REQUEST_ENTITY_TOO_LARGE and not self._is_begun and self._wants_smaller(answer):
             self._next = sent.offset
+        elif self._has_let_go(code) and self._may_begin_anew(sent, is_last):
+            self._begin_anew(now)
         else:
             self._finish(answer, now)
             return
@@ -166,6 +172,8 @@ class Upload:
             if self._size > longest_body(block.szx):
                 raise BodyError("the body is longer than block numbers of the size that the server wants can count")
         self._is_begun = True
+        if not block.more and not self._wants_order:
+            self._in_order = False  # §2.3: it acts on each block by itself
         if sent.offset != self.edge:
             self._early[sent.offset] = sent.end
             return
@@ -185,12 +193,19 @@ class Upload:
         self.szx = block.szx
         return True
 
+    def _has_let_go(self, code: int) -> bool:
+        """Whether the answer to a block whose turn it was means that the server does not have those before it."""
+        if code == codes.REQUEST_ENTITY_INCOMPLETE:
+            return True
+        # Servers need not know what to make of a body that begins in its middle.
+        return not self._is_begun and code not in (codes.TOO_MANY_REQUESTS, codes.SERVICE_UNAVAILABLE)
+
     def _may_begin_anew(self, sent: Sent, is_last: bool) -> bool:
         return sent.offset > 0 and self._beginnings < BEGINNINGS and (self._may_repeat or not is_last)
 
     def _begin_anew(self, now: float) -> None:
         if self._early or self._refused or any(sent.is_early for sent in self._sent.values()):
-            self._in_order = True
+            self._in_order = self._wants_order = True
         self._cancel(now)
         self._early.clear()
         self._refused.clear()

@@ -188,6 +188,7 @@ class EndpointCore:
         tagged: bool = False,
         sent: int = 0,
         tag: Optional[bytes] = None,
+        any_order: bool = False,
         progress: Optional[Callable[[Transfer], None]] = None,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
@@ -202,9 +203,10 @@ class EndpointCore:
         is not `etag` then, or the body has become shorter, it ends in a BodyError or a 4.xx, or with `restart` begins
         anew at 0. `szx` is the largest block to be used (None: what the server likes). `window` is how many blocks of a
         GET's response may be asked for at once, or of a request's body be under way: congestion control decides
-        (`minicoap.core.congestion`), and a server that takes them in order only (`minicoap.core.block_upload`). A
-        request body in blocks carries a Request-Tag if another one is under way to the same resource, and always if
-        `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+        (`minicoap.core.congestion`), and of a body one is under way at a time unless `any_order` says that the server
+        keeps blocks that come before their turn, as this one does, or it shows that it acts on each by itself
+        (`minicoap.core.block_upload`). A request body in blocks carries a Request-Tag if another one is under way to
+        the same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
 
         An upload that was broken off goes on behind `sent` bytes, a multiple of the block size, with the Request-Tag
         `tag` that it had, and that no other body ever had. It begins anew by itself, and `progress` sees it, if the
@@ -233,7 +235,7 @@ class EndpointCore:
             if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << (MAX_SZX if szx is None else szx):
                 raise UsageError("a body that travels in blocks needs the responses to them")
             items.append((NO_RESPONSE, encode_uint(no_response)))
-        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, sent, tag, progress)
+        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, sent, tag, any_order, progress)
         if qblock:
             if no_response:
                 raise UsageError("a body that travels by Q-Block needs the responses to it (no_response)")

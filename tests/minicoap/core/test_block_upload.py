@@ -91,6 +91,7 @@ class Played:
         self.solo = Solo()
         self.answer = answer
         self.progress: list[int] = []
+        arguments = {"any_order": True, **arguments}
         self.outcomes = self.solo.request(
             code, "x", payload=body, progress=lambda transfer: self.progress.append(transfer.sent), **arguments
         )
@@ -187,7 +188,7 @@ def test_blocks_of_a_window_have_a_tag_that_no_other_body_has() -> None:
         played = Played(obliging, window=4)
         (tag,) = {message.options.get(REQUEST_TAG) for message in played.requests}
         tags.add(tag)
-        played.solo.request(codes.PUT, "x", payload=BODY, window=4)
+        played.solo.request(codes.PUT, "x", payload=BODY, window=4, any_order=True)
         (other,) = played.solo.sent()
         tags.add(other.options.get(REQUEST_TAG))
     assert {len(tag) for tag in tags if tag is not None} == {8}
@@ -216,7 +217,7 @@ def test_body_arrives_whole_and_once_over_any_network(window: int, seed: int) ->
     store = Store()
     link = Link(loss=0.1, duplicate=0.1, jitter=0.3)
     pair = Pair(store.site(), link=link, seed=seed)
-    assert pair.request(codes.PUT, "x", payload=BODY, window=window).code == codes.CHANGED
+    assert pair.request(codes.PUT, "x", payload=BODY, window=window, any_order=True).code == codes.CHANGED
     assert store.whole == [BODY]
     pair.world.run_for(1000.0)
     assert pair.client.footprint() == pair.server.footprint()
@@ -235,7 +236,7 @@ def test_body_of_any_size_arrives_whole(size: int) -> None:
 def test_long_response_to_a_windowed_body_comes_in_order() -> None:
     store = Store()
     pair = Pair(store.site())
-    assert pair.request(codes.POST, "y", payload=BODY, window=16).payload == BODY[:3000]
+    assert pair.request(codes.POST, "y", payload=BODY, window=16, any_order=True).payload == BODY[:3000]
     asked = [one.options.uint(BLOCK2) for name, one in pair.messages() if name == "client"]
     assert [value >> 4 for value in asked if value] == [1, 2]
 
@@ -243,7 +244,7 @@ def test_long_response_to_a_windowed_body_comes_in_order() -> None:
 def test_two_uploads_at_once_do_not_mix() -> None:
     store = Store()
     pair = Pair(store.site(), link=Link(loss=0.1, jitter=0.3), seed=3)
-    outcomes = [pair.start(codes.PUT, "x", payload=body, window=8) for body in (BODY, BODY[::-1])]
+    outcomes = [pair.start(codes.PUT, "x", payload=body, window=8, any_order=True) for body in (BODY, BODY[::-1])]
     pair.world.run_for(300.0)
     assert [each[0].code for each in outcomes] == [codes.CHANGED] * 2  # type: ignore[union-attr]
     assert sorted(store.whole) == sorted([BODY, BODY[::-1]])
@@ -256,7 +257,7 @@ def test_smaller_blocks_are_sent_from_when_the_server_asks_for_them(szx: int) ->
     client = EndpointCore(pair.world.entropy("large"), limits=Limits(amplification=0))
     pair.client = client
     pair.client_host.boot(client)
-    assert pair.request(codes.PUT, "x", payload=BODY, window=16).code == codes.CHANGED
+    assert pair.request(codes.PUT, "x", payload=BODY, window=16, any_order=True).code == codes.CHANGED
     assert store.whole == [BODY]
 
 
@@ -305,7 +306,7 @@ def test_server_that_acts_on_each_block_by_itself_gets_them_with_a_window() -> N
         return Response(codes.CHANGED)
 
     pair = Pair(Site(Resource("/x", write_block=write)), link=Link(loss=0.1, jitter=0.3))
-    assert pair.request(codes.PUT, "x", payload=BODY, window=16).code == codes.CHANGED
+    assert pair.request(codes.PUT, "x", payload=BODY, window=16, any_order=True).code == codes.CHANGED
     assert b"".join(taken[offset] for offset in sorted(taken)) == BODY
     assert pair.world.now < 30.0
 
@@ -328,7 +329,7 @@ def test_answers_that_make_no_sense_are_errors(number: int, code: int) -> None:
 
 def test_network_that_fails_ends_it() -> None:
     pair = Pair(Store().site(), link=Link(loss=0.0))
-    outcomes = pair.start(codes.PUT, "x", payload=BODY, window=8)
+    outcomes = pair.start(codes.PUT, "x", payload=BODY, window=8, any_order=True)
     pair.world.run_until(lambda: len(sent_blocks(pair)) > 20)
     pair.there.up = False
     pair.world.run_for(300.0)
@@ -350,14 +351,14 @@ def test_upload_goes_on_with_the_first_block_that_the_server_has_not_acknowledge
     store = Store()
     pair = Pair(store.site())
     transfers: list[Any] = []
-    pair.start(codes.PUT, "x", payload=BODY, tag=TAG, window=window, progress=transfers.append)
+    pair.start(codes.PUT, "x", payload=BODY, tag=TAG, window=window, any_order=True, progress=transfers.append)
     pair.world.run_until(lambda: bool(transfers) and transfers[0].sent >= 20 * 1024)
     sent = transfers[0].sent
     transfers[0].cancel(pair.world.now)
     pair.world.run_for(10.0)
     before = len(sent_blocks(pair))
 
-    pair.request(codes.PUT, "x", payload=BODY, tag=TAG, sent=sent, window=window)
+    pair.request(codes.PUT, "x", payload=BODY, tag=TAG, sent=sent, window=window, any_order=True)
 
     assert (store.whole, store.begun) == ([BODY], 1)
     assert sent_blocks(pair)[before:] == list(range(sent // 1024, LAST + 1))
@@ -378,7 +379,7 @@ def test_server_that_has_let_go_of_it_gets_it_anew(sent: int, window: int) -> No
     pair = Pair(store.site(), link=Link(loss=0.05))
     progress: list[int] = []
     pair.request(
-        codes.PUT, "x", payload=BODY, tag=TAG, sent=sent, window=window,
+        codes.PUT, "x", payload=BODY, tag=TAG, sent=sent, window=window, any_order=True,
         progress=lambda transfer: progress.append(transfer.sent),
     )  # fmt: skip
     assert store.whole == [BODY]
@@ -392,7 +393,12 @@ def test_server_that_is_restarted_in_the_middle_gets_it_anew_and_progress_says_s
     pair = Pair(store.site(), link=Link(loss=0.05, duplicate=0.05, jitter=0.1), seed=seed)
     progress: list[int] = []
     outcomes = pair.start(
-        codes.PUT, "x", payload=BODY, window=window, progress=lambda transfer: progress.append(transfer.sent)
+        codes.PUT,
+        "x",
+        payload=BODY,
+        window=window,
+        any_order=True,
+        progress=lambda transfer: progress.append(transfer.sent),
     )
     pair.world.run_until(lambda: bool(progress) and progress[-1] > 20_000)
     restart(pair)
@@ -468,7 +474,7 @@ def test_uploads_with_restarts_on_both_sides_end_with_the_whole_body(seed: int) 
         transfers: list[Any] = []
         request = pair.client.request(
             codes.PUT, pair.path, lambda _: None, pair.world.now, uri_path=("x",), payload=BODY, tag=tag, sent=sent,
-            window=8, progress=transfers.append,
+            window=8, any_order=True, progress=transfers.append,
         )  # fmt: skip
         pair.client_host.wake()
         until = chance.uniform(1.0, 4.0) + pair.world.now
@@ -483,7 +489,7 @@ def test_uploads_with_restarts_on_both_sides_end_with_the_whole_body(seed: int) 
             pair.client = EndpointCore(pair.world.entropy(f"client {pair.world.now}"), limits=Limits(amplification=0))
             pair.client_host.boot(pair.client)
     else:
-        pair.request(codes.PUT, "x", payload=BODY, tag=tag, sent=sent, window=8)
+        pair.request(codes.PUT, "x", payload=BODY, tag=tag, sent=sent, window=8, any_order=True)
     assert set(store.whole) == {BODY}
     pair.world.run_for(2000.0)
     assert not any(pair.server.footprint().values())
@@ -511,10 +517,10 @@ def test_memory_does_not_grow_with_the_body() -> None:
     store = Store()
     pair = Pair(Site(Resource("/x", upload=lambda _: Counting(store))))
     pair.world.trace.clear()
-    pair.request(codes.PUT, "x", payload=BODY, window=16)
+    pair.request(codes.PUT, "x", payload=BODY, window=16, any_order=True)
     tracemalloc.start()
     try:
-        outcomes = pair.start(codes.PUT, "x", payload=Endless(), window=16)
+        outcomes = pair.start(codes.PUT, "x", payload=Endless(), window=16, any_order=True)
         pair.world.run_until(lambda: bool(outcomes))
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -548,3 +554,57 @@ def test_endpoint_without_room_for_more_messages_ends_it() -> None:
     solo.request(codes.GET, "x")
     with pytest.raises(NetworkError):
         solo.request(codes.PUT, "x", payload=BODY)
+
+
+# Servers of which nobody knows anything
+
+
+def test_window_is_not_used_where_nobody_knows_what_the_server_makes_of_the_order() -> None:
+    played = Played(lambda number: None if number == 3 else obliging(number), window=8, any_order=False)
+    assert played.numbers == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("shown_by", [0, 2])
+def test_window_is_used_once_the_server_shows_that_it_acts_on_each_block_by_itself(shown_by: int) -> None:
+    played = Played(
+        lambda number: None if number > shown_by else codes.CONTINUE if number < shown_by else codes.CHANGED,
+        window=4,
+        any_order=False,
+    )
+    assert played.numbers == list(range(shown_by + 1 + 4))
+
+
+def test_server_that_wants_order_after_all_is_believed_more_than_its_answers() -> None:
+    def answer(number: int) -> Optional[int]:
+        return None if number == 1 else codes.REQUEST_ENTITY_INCOMPLETE if number == 2 and ends.pop() else codes.CHANGED
+
+    ends = [False, True]
+    played = Played(answer, window=4, any_order=False)
+    assert played.numbers == [0, 1, 2, 3, 4]
+    played.answer = lambda number: None if number == 5 else codes.CHANGED
+    played.run()
+    assert played.numbers == [0, 1, 2, 3, 4, 2, 5]
+
+
+@pytest.mark.parametrize("code", [codes.INTERNAL_SERVER_ERROR, codes.BAD_REQUEST, codes.NOT_FOUND])
+def test_server_that_makes_nothing_of_a_body_from_its_middle_gets_it_from_its_beginning(code: int) -> None:
+    begun: list[int] = []
+
+    def answer(number: int) -> int:
+        begun.append(number)
+        return code if len(begun) == 1 else obliging(number)
+
+    played = Played(answer, tag=TAG, sent=10 * 1024)
+    assert played.outcome() == codes.CHANGED
+    assert played.numbers == [10, *range(LAST + 1)]
+
+
+@pytest.mark.parametrize("code", [codes.TOO_MANY_REQUESTS, codes.SERVICE_UNAVAILABLE])
+def test_server_that_has_no_time_now_is_left_alone(code: int) -> None:
+    played = Played(lambda _: code, tag=TAG, sent=10 * 1024)
+    assert (played.outcome(), played.numbers) == (code, [10])
+
+
+def test_refusal_of_a_body_is_not_asked_for_twice() -> None:
+    played = Played(lambda number: codes.FORBIDDEN if number == 5 else codes.CONTINUE)
+    assert (played.outcome(), played.numbers) == (codes.FORBIDDEN, [0, 1, 2, 3, 4, 5])
