@@ -106,7 +106,7 @@ class Upload:
         self._beginnings = 1
         self._is_begun = False  # the server has taken a block
         self._in_order = not any_order
-        self._wants_order = flight is None  # or has shown that it does
+        self._wants_order = False  # it has shown that it does
         self._is_done = False
         self._next = self.edge  # to be sent
         self._sent: dict[int, Sent] = {}
