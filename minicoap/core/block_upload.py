@@ -52,12 +52,14 @@ class Sent:
 
     def answered(self, answer: Answer, now: float) -> None:
         """The answer to it, or the error."""
+        self.exchange = None  # which has its payload, and refers to this
         self.upload.answered(self, answer, now)
 
     def cancel(self, now: float) -> None:
         """Its answer is not wanted any more."""
         if self.exchange is not None:
             self.exchange.close(now)
+            self.exchange = None
 
 
 class Upload:
