@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 from collections import Counter
@@ -15,6 +16,7 @@ from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec import codes
 from minicoap.codec.message import decode
 from minicoap.codec.options import BLOCK1
+from tests.system.certified import Fleet, scenario
 from tests.system.processes import PATIENCE, Machine, Operator, wait_until
 from tests.system.relay import Relay
 
@@ -177,3 +179,28 @@ def test_a_file_that_has_changed_meanwhile_is_another_content(tmp_path):
         assert whole.body == changed
 
     run(scenario, tmp_path)
+
+
+def test_a_put_over_coaps_goes_on_in_another_session(tmp_path):
+    content = os.urandom(12 << 20)
+    sha256 = hashlib.sha256(content).hexdigest()
+
+    async def play(fleet: Fleet) -> None:
+        (tmp_path / "big.bin").write_bytes(content)
+        command = ("firmware", "put", str(tmp_path / "big.bin"))
+        as_alice = ("--server", fleet.uri, "--credentials", str(tmp_path / "alice"))
+        process = fleet.start("put", *command, *as_alice)
+        part = tmp_path / "server" / "artifacts" / "parts" / sha256
+        await wait_until(lambda: part.exists() and part.stat().st_size > 1 << 20, "the first blocks")
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "killed too late"
+        async with fleet.endpoint("alice") as alice:  # who is heard behind what the put had sent
+            asked = await alice.get(f"{fleet.uri}/firmware?sha256={sha256}")
+        there = json.loads(asked.body)["bytes_done"]
+        said = fleet.as_operator(*command, "--debug").stderr
+        first = next(line for line in said.splitlines() if "Block1" in line)
+        assert f"Block1: {there // 1024}," in first
+        async with fleet.endpoint("alice") as alice:
+            assert (await alice.get(f"{fleet.uri}/firmware/{sha256}", window=WINDOW)).body == content
+
+    scenario(tmp_path, play)

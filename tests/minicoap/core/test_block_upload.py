@@ -437,6 +437,20 @@ def test_server_that_is_restarted_in_the_middle_gets_it_anew_and_progress_says_s
     assert (store.whole, progress.count(0)) == ([BODY], 1)
 
 
+def test_nothing_of_the_first_attempt_counts_for_the_second() -> None:
+    # 2 and 4 are taken before their turn, the others are under way
+    played = Played(lambda number: codes.CONTINUE if number in (0, 2, 4) else None, window=4)
+    assert played.numbers == [0, 1, 2, 3, 4, 5, 6]
+    before = len(played.requests)
+    second = played.waiting.pop(0)
+    played.waiting = played.say(second, codes.REQUEST_ENTITY_INCOMPLETE)
+    assert [block_of(message).number for message in played.waiting] == [0]
+    played.answer = obliging
+    played.run()
+    assert played.numbers[before:] == list(range(LAST + 1))
+    assert played.outcome() == codes.CHANGED
+
+
 def test_server_that_lets_go_of_it_again_and_again_has_the_last_word() -> None:
     played = Played(lambda number: codes.CONTINUE if number < 3 else codes.REQUEST_ENTITY_INCOMPLETE)
     assert played.outcome() == codes.REQUEST_ENTITY_INCOMPLETE
