@@ -293,6 +293,42 @@ def test_parts_count_and_give_way_to_contents_the_oldest_first():
     assert store.used == 800
 
 
+def test_what_comes_is_hashed_at_once_and_what_was_there_in_steps(monkeypatch):
+    files = MemoryFiles()
+    store = store_of(files)
+    part = left(store, b"some", 0)
+    assert part.is_hashed
+
+    monkeypatch.setattr(parts, "HASH_STEP", 3)
+    store = store_of(files)
+    part = store.parts.begin(f"{0:064x}", None)
+    part.write(b" more")
+    told = []
+    part.when_hashed(told.append)
+    steps = 0
+    while store.parts.has_unhashed:
+        store.parts.hash_on()
+        steps += 1
+    assert (steps, told, part.is_hashed) == (3, [None], True)
+    assert (part.keep(), store.parts.find(part.sha256)) == (False, None)
+
+
+def test_part_that_could_not_be_read_is_read_again_when_its_hash_is_wanted(monkeypatch):
+    files = MemoryFiles()
+    left(store_of(files), b"some", 0)
+    store = store_of(files)
+    part = store.parts.begin(f"{0:064x}", None)
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "read_at", lambda path, offset, length: b"")
+        store.parts.hash_on()
+    assert not store.parts.has_unhashed
+
+    told = []
+    part.when_hashed(told.append)
+    store.parts.hash_on()
+    assert told == [None]
+
+
 def test_part_that_is_sent_to_does_not_give_way():
     store = store_of(MemoryFiles())
     part = store.parts.begin("0" * 64, None)

@@ -545,6 +545,41 @@ def test_upload_of_another_body_begins_anew_with_another_tag(what: str) -> None:
     assert run(scenario, trace=blocks).received == [body]
 
 
+def test_source_of_another_length_is_another_whatever_it_is_called() -> None:
+    blocks = Blocks()
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        state = TransferState(f"{uri}/body", b"same", 8192, 6, len(BODY) + 1, b"the tag")
+        await client.upload(f"{uri}/body", BytesSource(BODY, b"same"), resume=state)
+        assert b"the tag" not in {tag for _, tag in blocks.sent}
+        assert blocks.offsets()[0] == 0
+
+    assert run(scenario, trace=blocks).received == [BODY]
+
+
+def test_upload_of_which_all_was_taken_sends_its_last_block_for_the_answer() -> None:
+    blocks = Blocks()
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        state = TransferState(f"{uri}/body", BytesSource(BODY).etag, len(BODY), 6, len(BODY), b"the tag")
+        await client.upload(f"{uri}/body", BODY, resume=state)
+        assert blocks.offsets()[0] == len(BODY) - 1024
+
+    assert run(scenario, trace=blocks).received == [BODY]
+
+
+def test_record_stays_where_the_upload_was_refused(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        state = TransferState(f"{uri}/small", BytesSource(BODY).etag, 0, 6, len(BODY), b"the tag")
+        record.write_text(json.dumps(state.as_dict()))
+        assert (await client.upload(f"{uri}/small", BODY, resume=record)).code == codes.METHOD_NOT_ALLOWED
+        assert record.exists()
+
+    run(scenario)
+
+
 def test_upload_that_the_server_has_let_go_of_begins_anew() -> None:
     seen: list[TransferState] = []
 

@@ -599,6 +599,23 @@ def test_digest_is_of_the_whole_body_whatever_is_sent_again(sent: int) -> None:
     assert (played.outcome(), digest.digest()) == (codes.CHANGED, hashlib.sha256(BODY).digest())
 
 
+def test_digest_takes_every_byte_once_in_order_however_it_is_read() -> None:
+    digest = hashlib.sha256()
+    source = HashingSource(BytesSource(BODY, b"name"), digest)
+    assert (source.size, source.etag) == (len(BODY), b"name")
+    for offset, length in ((0, 100), (50, 100), (0, 10), (400, 10), (405, 5), (300, 200)):
+        assert source.read_at(offset, length) == BODY[offset : offset + length]
+    assert digest.digest() == hashlib.sha256(BODY[:500]).digest()
+
+
+def test_digest_of_a_body_that_has_become_shorter_fails() -> None:
+    class Cut(BytesSource):
+        size = 5000
+
+    with pytest.raises(OSError, match="shorter"):
+        HashingSource(Cut(b"short"), hashlib.sha256()).read_at(4096, 904)
+
+
 def test_source_that_fails_ends_it() -> None:
     class Failing(BytesSource):
         def read_at(self, offset: int, length: int) -> bytes:
