@@ -329,6 +329,42 @@ def test_part_that_could_not_be_read_is_read_again_when_its_hash_is_wanted(monke
     assert told == [None]
 
 
+def test_nobody_hashes_for_a_part_that_nobody_sends_to():
+    files = MemoryFiles()
+    left(store_of(files), b"some", 0)
+    store = store_of(files)
+    part = store.parts.begin(f"{0:064x}", None)
+    assert store.parts.has_unhashed
+    store.parts.leave(part, 0.0)
+    assert not store.parts.has_unhashed
+
+
+def test_part_of_which_nothing_came_is_none():
+    store = store_of(MemoryFiles())
+    store.parts.leave(store.parts.begin("0" * 64, 10), 0.0)
+    assert len(store.parts) == 0
+
+
+def test_part_that_there_is_no_room_to_go_on_with_gives_way():
+    store = store_of(MemoryFiles())
+    left(store, bytes(300), 0)
+    with pytest.raises(StoreFullError) as error:
+        store.parts.begin(f"{0:064x}", 1001)
+    assert error.value.limit == 1000
+    assert store.room() == 1000
+
+
+def test_what_the_disk_wrote_of_a_block_that_it_had_no_room_for_is_cut_off():
+    files = MemoryFiles()
+    store = store_of(files)
+    content = b"content"
+    part = store.parts.begin(hashlib.sha256(content).hexdigest(), None)
+    part.write(content)
+    files.content[part.path] += b"half a bl"
+    assert part.keep()
+    assert files.content[f"store/contents/{part.sha256}"] == content
+
+
 def test_part_that_is_sent_to_does_not_give_way():
     store = store_of(MemoryFiles())
     part = store.parts.begin("0" * 64, None)

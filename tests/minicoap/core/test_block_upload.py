@@ -449,6 +449,22 @@ def test_nothing_of_the_first_attempt_counts_for_the_second() -> None:
     played.run()
     assert played.numbers[before:] == list(range(LAST + 1))
     assert played.outcome() == codes.CHANGED
+    assert played.progress == [1024, *range(0, len(BODY) + 1, 1024)]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "taken"),
+    [
+        (4, (0, 2)),  # one has been taken before its turn, none is under way
+        (64, (0,)),  # such are under way
+    ],
+)
+def test_second_attempt_is_in_order_if_the_first_was_not(blocks: int, taken: tuple[int, ...]) -> None:
+    played = Played(lambda number: codes.CONTINUE if number in taken else None, body=BODY[: blocks * 1024], window=4)
+    before = len(played.requests)
+    played.waiting = played.say(played.waiting.pop(0), codes.REQUEST_ENTITY_INCOMPLETE)
+    played.run()
+    assert played.numbers[before:] == [0, 1]
 
 
 def test_server_that_lets_go_of_it_again_and_again_has_the_last_word() -> None:
