@@ -81,7 +81,7 @@ class FirmwareResource:
         ]
 
     def _list(self, request: Request) -> Union[Response, Deferred]:
-        if any(argument.startswith("sha256=") for argument in request.query):
+        if _names_hash(request):
             sha256 = _hash_in(request) or ""
             part = self._services.artifacts.parts.find(sha256)
             return answer(request, PartAnswer(sha256, 0 if part is None else part.size))
@@ -145,14 +145,8 @@ class FirmwareResource:
             return _full(request, error)
 
     def _resume(self, request: Request) -> Union[Sink, Response, None]:
-        """Go on with an artifact of which there is a part."""
-        try:
-            sha256 = _hash_in(request)
-        except InvalidError as error:
-            return refuse_error(request, error)
-        if sha256 is None or self._services.artifacts.parts.find(sha256) is None:
-            return None
-        return self._open(request)
+        """Go on with an artifact of which there may be a part."""
+        return self._open(request) if _names_hash(request) else None
 
     def _delete(self, request: Request) -> Union[Response, Deferred]:
         if request.accept not in _ANSWERS:
@@ -306,7 +300,7 @@ class _PartUpload(_Storing):
     def write_at(self, offset: int, data: bytes) -> Optional[Response]:
         """Take a block."""
         part = self._part
-        if part.is_over or offset != part.size:
+        if part.is_over:
             return self._begin_anew()
         try:
             part.write(data)
@@ -354,6 +348,10 @@ class _PartUpload(_Storing):
     def _begin_anew(self) -> Response:
         text = "what was kept of this content is gone; begin with its first block"
         return refusal(self._request, codes.REQUEST_ENTITY_INCOMPLETE, text)
+
+
+def _names_hash(request: Request) -> bool:
+    return any(argument.startswith("sha256=") for argument in request.query)
 
 
 def _hash_in(request: Request) -> Optional[str]:

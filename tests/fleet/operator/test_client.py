@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from fleet.errors import IllegalMoveError, NetworkError, NotFoundError, PeerError, RefusedError, UsageError
-from fleet.operator.client import Fleet
+from fleet.operator.client import WINDOW, Fleet
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec import codes, contentformats
 from minicoap.codec.options import IF_NONE_MATCH, REQUEST_TAG
@@ -321,6 +321,23 @@ def test_an_artifact_goes_on_behind_what_the_store_has_of_it_and_begins_anew_whe
     assert fake.last.query == (f"sha256={sha256}",)
     assert fake.last.request.options.get(REQUEST_TAG) == bytes.fromhex(sha256[:16])
     assert (seen[0], seen[-1]) == (0, len(content))
+
+
+def test_an_artifact_is_put_with_a_window_since_a_fleets_server_takes_blocks_in_any_order(monkeypatch):
+    told = {}
+
+    class Watched(Endpoint):
+        async def upload(self, *arguments: Any, **more: Any) -> Response:
+            told.update(more)
+            return await super().upload(*arguments, **more)
+
+    monkeypatch.setitem(ask.__globals__, "Endpoint", Watched)
+    fake = FakeFleet()
+    fake.say("PUT", "/firmware/demo.whl", ARTIFACT)
+
+    ask(fake, lambda fleet: fleet.put_artifact("demo.whl", bytes(5000)))
+
+    assert (told["window"], told["any_order"]) == (WINDOW, True)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(1024)])

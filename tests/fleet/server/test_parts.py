@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 
 import pytest
 
@@ -175,6 +176,7 @@ def test_two_clients_may_send_the_same_content_at_once(served):
 
     assert [served.client.outcome(each).code for each in outcomes] == [codes.CREATED] * 2
     assert (stored(served, "a"), stored(served, "b")) == (CONTENT, CONTENT)
+    assert max(Counter(sent_blocks(served)).values()) == 2  # once by each
     assert (part_files(served), used(served)) == ([], len(CONTENT))
 
 
@@ -213,6 +215,18 @@ def test_part_that_is_longer_than_the_content_makes_room_for_it(served):
     assert stored(served) == CONTENT
 
 
+@pytest.mark.parametrize("blocks", [2, 15])
+def test_client_whose_part_another_one_spoils_begins_anew(served, blocks):
+    outcomes = send(served.client)
+    assert served.world.run_until(lambda: size_of(served) >= 10 * 1024)
+    liar = Client(served, ("192.0.2.10", 40000))
+
+    assert put(served, CONTENT[: blocks * 1024], client=liar).code != codes.CREATED
+    assert served.client.outcome(outcomes).code == codes.CREATED
+    assert stored(served) == CONTENT
+    assert (part_files(served), used(served)) == ([], len(CONTENT))
+
+
 def test_part_that_cannot_be_read_is_answered(served, monkeypatch):
     served.files.content[f"data/artifacts/parts/{SHA256}"] = CONTENT[:-1000]
     served.boot()
@@ -228,6 +242,8 @@ def test_disk_that_fails_is_answered_and_what_came_is_counted_once(served, opera
     served.files.is_full = lambda each, path: each == operation and "parts" in path
     assert put(served, done=5 * 1024).code == codes.SERVICE_UNAVAILABLE
     assert used(served) == size_of(served)
+    served.world.run_for(1000.0)  # until the server has let go of whom it hears no more of
+    assert served.server.services.artifacts.parts.find(SHA256).users == 0
 
     served.files.is_full = lambda each, path: False
     assert put(served, done=size_of(served) - 1).code == codes.CREATED

@@ -175,6 +175,24 @@ def test_file_is_sent_with_window_and_resume(
     )
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_that_the_server_takes_any_order_is_for_the_user_to_say(
+    uri: str, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "it").write_bytes(BODY)
+    told: dict[str, Any] = {}
+    upload = Endpoint.upload
+
+    async def watched(self: Endpoint, *arguments: Any, **more: Any) -> Response:
+        told.update(more)
+        return await upload(self, *arguments, **more)
+
+    monkeypatch.setattr(Endpoint, "upload", watched)
+    flags = ["--any-order"] if is_told else []
+    assert main(["put", "-f", str(tmp_path / "it"), "--window", "8", *flags, f"{uri}/body"]) == 0
+    assert (told["window"], told["any_order"]) == (8, is_told)
+
+
 @pytest.mark.parametrize("source", [["-f", "-"], ["-e", "x"], []])
 def test_only_what_is_in_a_file_can_be_gone_on_with(source: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["put", "coap://127.0.0.1/x", "--resume", *source]) == 2
