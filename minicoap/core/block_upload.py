@@ -7,7 +7,7 @@ With a larger window as many are under way as the congestion window allows (`min
 is known to take blocks in any order. RFC 7959 has no way to ask: a server that is sent a block before its turn may keep
 it, act on it by itself (§2.3) or answer 4.08 (§2.5), and there are some that do neither: libcoap 4.3.1 acknowledges it
 and puts it in the wrong place, aiocoap 0.4 answers 5.00. So either the caller knows (`any_order`), or the server shows
-that it acts on each block by itself, by an answer without the M bit. Then blocks are sent in order, the first one
+that it acts on each block by itself, by a final answer to one of them. Then blocks are sent in order, the first one
 alone, since its answer may ask for smaller ones; the last one when all others have been taken, since with it the server
 acts on the body or fails; and a server that answers 4.08 to one that came early after all, having no room for it
 perhaps, is sent one at a time from then on.
@@ -174,7 +174,7 @@ class Upload:
             if self._size > longest_body(block.szx):
                 raise BodyError("the body is longer than block numbers of the size that the server wants can count")
         self._is_begun = True
-        if not block.more and not self._wants_order:
+        if not block.more and answer.code != codes.CONTINUE and not self._wants_order:
             self._in_order = False  # §2.3: it acts on each block by itself
         if sent.offset != self.edge:
             self._early[sent.offset] = sent.end

@@ -668,6 +668,12 @@ def test_window_is_used_once_the_server_shows_that_it_acts_on_each_block_by_itse
     assert played.numbers == list(range(shown_by + 1 + 4))
 
 
+def test_server_that_goes_on_is_not_one_that_acts_on_each_block_whatever_it_says_of_more() -> None:
+    played = Played(lambda _: None, window=4, any_order=False)
+    (second,) = played.solo.put(ack(codes.CONTINUE, played.waiting[0], options=((BLOCK1, b"\x06"),)))
+    assert block_of(second).number == 1
+
+
 def test_server_that_wants_order_after_all_is_believed_more_than_its_answers() -> None:
     def answer(number: int) -> Optional[int]:
         return None if number == 1 else codes.REQUEST_ENTITY_INCOMPLETE if number == 2 and ends.pop() else codes.CHANGED
