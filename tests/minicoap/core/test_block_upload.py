@@ -467,6 +467,13 @@ def test_second_attempt_is_in_order_if_the_first_was_not(blocks: int, taken: tup
     assert played.numbers[before:] == [0, 1]
 
 
+def test_first_block_of_a_second_attempt_goes_alone_and_says_how_long_the_body_is() -> None:
+    played = Played(lambda number: codes.CONTINUE if number < 3 else None, body=BODY[:4096], window=4)
+    (first,) = played.say(played.waiting.pop(), codes.REQUEST_ENTITY_INCOMPLETE)
+    assert (block_of(first).number, first.options.uint(SIZE1)) == (0, 4096)
+    assert [block_of(message).number for message in played.say(first, codes.CONTINUE)] == [1, 2]
+
+
 def test_server_that_lets_go_of_it_again_and_again_has_the_last_word() -> None:
     played = Played(lambda number: codes.CONTINUE if number < 3 else codes.REQUEST_ENTITY_INCOMPLETE)
     assert played.outcome() == codes.REQUEST_ENTITY_INCOMPLETE
@@ -639,8 +646,8 @@ def test_source_that_fails_ends_it() -> None:
                 raise OSError(5, "Input/output error")
             return super().read_at(offset, length)
 
-    played = Played(obliging, body=Failing(BODY), window=8)  # type: ignore[arg-type]
-    assert played.outcome() == StorageError
+    played = Played(lambda number: None if number == 1 else obliging(number), body=Failing(BODY), window=8)  # type: ignore[arg-type]
+    assert played.outcome() == StorageError  # and nobody waits for what is under way
 
 
 def test_endpoint_without_room_for_more_messages_ends_it() -> None:
