@@ -26,7 +26,7 @@ CLIENT_HELLO, HELLO_VERIFY = 1, 3
 ANSWERS_A_TURN = 32  # hellos that are asked for a cookie, of the 64 datagrams that a turn of the loop may bring
 ADAPTED_EVERY = 0.05  # seconds
 STRAYS_A_PERIOD = 500  # records of no session, in such a time
-HELLOS_A_PERIOD = 500  # of those seconds, of each kind: a tenth of a processor's time, or so
+HELLOS_A_PERIOD = 250  # of each kind: all in all a tenth of a processor's time, or so
 
 ADMITTED = b""
 

@@ -418,6 +418,36 @@ def test_a_handshake_goes_on_though_datagrams_are_lost() -> None:
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
 
 
+@pytest.mark.parametrize(("times", "is_agreed"), [(1, True), (3, True), (10, False)])
+def test_a_handshake_into_which_the_network_puts_what_was_said_in_an_earlier_one_is_begun_anew_but_not_for_ever(
+    times: int, is_agreed: bool
+) -> None:
+    earlier = SecurePair()
+    earlier.get()
+    repeated = [data for data, way in earlier.sent if way == "down" and data[13] != 3]
+    pair = SecurePair()
+    received = pair.client.datagram_received
+    left = times
+
+    def disturbed(data: bytes, path: Any, now: float) -> None:
+        nonlocal left
+        if data[13] == 2 and left:  # a server's hello
+            left -= 1
+            for before in repeated:
+                received(before, path, now)
+        received(data, path, now)
+
+    pair.client.datagram_received = disturbed
+    pair.get()
+    pair.pass_time(0.5)
+    assert left == 0 or not is_agreed
+    if is_agreed:
+        assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+    else:
+        assert "bad signature" in str(pair.outcomes[0])
+        assert pair.client.footprint()["channels"] == 0
+
+
 def test_good_byes_are_said_both_ways() -> None:
     pair = SecurePair()
     pair.get()
