@@ -17,7 +17,7 @@ from minicoap.core.resource import Resource, Site
 from minicoap.errors import RequestTimeout, SecurityError, UsageError
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import Dtls
-from minicoap.security.sessions import SecurityLimits
+from minicoap.security.sessions import SecureMachine, SecurityLimits
 from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import DAY, Authority
 from tests.minicoap.security.pair import (
@@ -446,6 +446,42 @@ def test_a_handshake_into_which_the_network_puts_what_was_said_in_an_earlier_one
     else:
         assert "bad signature" in str(pair.outcomes[0])
         assert pair.client.footprint()["channels"] == 0
+
+
+class Inside:
+    """A machine that sends what is put into `outbox`, and remembers what came."""
+
+    def __init__(self) -> None:
+        self.outbox: list[Any] = []
+        self.received: list[bytes] = []
+
+    def datagram_received(self, data: bytes, path: Any, now: float) -> None:
+        self.received.append(data)
+
+    def path_failed(self, path: Any, error: OSError, now: float) -> None:
+        raise error
+
+    def datagrams_to_send(self) -> list[Any]:
+        outbox, self.outbox = self.outbox, []
+        return outbox
+
+    def next_timeout(self) -> None:
+        return None
+
+    def handle_timeout(self, now: float) -> None:
+        pass
+
+
+def test_so_many_messages_wait_for_a_handshake_and_the_same_one_waits_once() -> None:
+    pair = SecurePair()
+    pair.server.inner = Inside()
+    pair.client = SecureMachine(
+        Inside(), client_credentials(), SystemEntropy(), time.time, limits=SecurityLimits(queued=5)
+    )
+    path = pair.client.path_to(SERVER, HOST)
+    pair.client.inner.outbox = [(b"\x50\x01" + (number // 2).to_bytes(2, "big"), path) for number in range(40)]
+    pair.deliver()
+    assert [data[3] for data in pair.server.inner.received] == [0, 1, 2, 3, 4]
 
 
 def test_good_byes_are_said_both_ways() -> None:
