@@ -9,6 +9,7 @@ import weakref
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 
 from minicoap.codec import codes
 from minicoap.codec.options import NO_RESPONSE
@@ -333,6 +334,7 @@ def test_a_client_that_hears_nothing_resumes_its_session_from_its_new_address_an
     assert is_resumed(pair)
     assert pair.server._associations.keys() == {path}
     assert next(iter(pair.server._associations)).address == pair.address
+    assert pair.server.footprint()["channels"] == pair.client.footprint()["channels"] == 1
     pair.server_core.site.changed("/whoami")
     pair.pass_time(4.0)
     assert len(states) == 2
@@ -446,6 +448,28 @@ def test_a_handshake_into_which_the_network_puts_what_was_said_in_an_earlier_one
     else:
         assert "bad signature" in str(pair.outcomes[0])
         assert pair.client.footprint()["channels"] == 0
+
+
+def test_no_handshake_takes_place_within_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = SecurePair()
+    with monkeypatch.context() as patched:
+        patched.setattr(SSL, "OP_NO_RENEGOTIATION", 0)  # or our own side would not ask for any
+        pair.client._engine = Dtls(client_credentials(), time.time)
+    pair.get()
+    (association,) = pair.client._associations.values()
+    connection = association.channel.session.connection
+    connection.renegotiate()
+    with pytest.raises(SSL.WantReadError):
+        connection.do_handshake()
+    pair.client._flush(association.channel)
+    pair.sent.clear()
+    pair.deliver()
+    assert pair.sent[0][1] == "up"
+    assert len(pair.sent[0][0]) > 150
+    assert sum(len(data) for data, way in pair.sent if way == "down") < 100, "an alert, and no server's hello"
+    pair.get()
+    pair.pass_time(4.0)
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
 
 
 class Inside:
