@@ -571,6 +571,21 @@ def test_a_client_whose_new_session_comes_to_nothing_goes_on_by_the_one_it_has()
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
 
 
+def test_a_session_from_before_the_credentials_changed_is_not_resumed() -> None:
+    pair = SecurePair()
+    pair.get()
+    (association,) = pair.client._associations.values()
+    engine = pair.client._engine
+
+    def hello(resume: Any) -> int:
+        (datagram,) = engine.connect(HOST, resume).datagrams()
+        return len(datagram)
+
+    assert hello(association.resume) > hello(None), "it carries the ticket"
+    pair.client_credentials.change(trust=AUTHORITY.certificate + OTHER.certificate)
+    assert hello(association.resume) == hello(None)
+
+
 def test_a_new_certificate_is_shown_to_the_next_client() -> None:
     pair = SecurePair()
     renewed = AUTHORITY.issue("server", hosts=[HOST])
