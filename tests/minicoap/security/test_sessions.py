@@ -17,7 +17,7 @@ from minicoap.core.request import Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import RequestTimeout, SecurityError, UsageError
 from minicoap.security.credentials import Credentials
-from minicoap.security.dtls import Dtls
+from minicoap.security.dtls import MTU, Dtls
 from minicoap.security.sessions import SecureMachine, SecurityLimits
 from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import DAY, Authority
@@ -84,6 +84,7 @@ def test_the_first_suite_that_both_have_is_chacha_whose_records_are_29_bytes_lon
         ({}, {"trust": OTHER.certificate}, "not trusted"),
         ({}, {"fingerprint": "00" * 32}, f"its fingerprint is {SERVER_PAIR.fingerprint}"),
         ({}, {"server": "urn:fleet:server:other"}, "does not belong to urn:fleet:server:other"),
+        ({}, {"server": "urn:fleet:server:mai"}, "does not belong to urn:fleet:server:mai"),
         ({"pair": AUTHORITY.issue("server", hosts=["other.example"])}, {}, "it belongs to other.example"),
         ({"pair": AUTHORITY.issue("server", hosts=[HOST], ends=-60.0)}, {}, "certificate has expired"),
         ({"pair": AUTHORITY.issue(HOST)}, {}, "it belongs to no host"),
@@ -107,6 +108,7 @@ def test_whoever_does_not_belong_is_refused_and_told_why(server: dict, client: d
         {"fingerprint": SERVER_PAIR.fingerprint, "trust": b""},
         {"fingerprint": SERVER_PAIR.fingerprint.upper(), "trust": OTHER.certificate},
         {"server": "urn:fleet:server:main"},
+        {"server": "urn:fleet:server:"},
         {"revoked": AUTHORITY.revoke(12345)},
         {"revoked": OTHER.revoke(12345)},
         {"verify_server": False, "trust": b""},
@@ -299,6 +301,34 @@ def test_the_nameless_push_out_one_another_only() -> None:
         assert other.outcomes == ["none "]
     assert pair.server.footprint()["anonymous"] == 2
     assert pair.server.footprint()["associations"] == 3
+
+
+def test_of_the_nameless_it_is_the_one_silent_for_longest_that_makes_room() -> None:
+    pair = SecurePair(client=client_credentials(None), limits=SecurityLimits(anonymous_sessions=2))
+    others = []
+    for number in range(2):
+        other = SecurePair(client=client_credentials(None))
+        other.server, other.address, other.now = pair.server, ("192.0.2.50", 1000 + number), pair.now + number
+        others.append(other)
+        other.get()
+    others[0].get()
+    pair.now += 5.0
+    pair.get()
+    assert [path.address for path in pair.server._associations] == [("192.0.2.50", 1000), CLIENT]
+
+
+def test_who_has_no_certificate_is_no_server() -> None:
+    pair = SecurePair(server_credentials(), client_credentials(None))
+    pair.client.datagram_received(hello(), SERVER, pair.now)
+    assert pair.client.datagrams_to_send() == []
+
+
+def test_what_belongs_together_is_sent_in_datagrams_that_every_network_carries() -> None:
+    pair = SecurePair()
+    pair.get()
+    flight = [len(data) for data, way in pair.sent if way == "down"][1:-1]
+    assert sum(flight) > MTU >= max(flight)
+    assert len(flight) == 2
 
 
 def test_an_idle_session_is_closed_and_resumed_when_it_is_needed_again() -> None:
