@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
+import subprocess
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from minicoap.codec import codes
@@ -150,6 +155,34 @@ def test_credentials_that_do_not_fit_are_refused() -> None:
         Credentials(fingerprint="ab:cd")
     with pytest.raises(UsageError, match="no private key"):
         Credentials(certificate=NODE_PAIR.certificate, key=b"-----BEGIN")
+
+
+def test_a_key_has_to_be_of_the_curve_that_all_sides_have() -> None:
+    key = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(UsageError, match="P-256"):
+        Credentials(certificate=NODE_PAIR.certificate, key=key)
+
+
+def test_a_certificate_that_is_signed_with_a_hash_that_can_be_forged_is_refused(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl is installed here")
+    subject = AUTHORITY.issue("n1")
+    names = ("authority.pem", "authority.key", "subject.key")
+    for name, content in zip(names, (AUTHORITY.certificate, AUTHORITY.key, subject.key)):
+        (tmp_path / name).write_bytes(content)
+    signed = b""
+    for arguments in (
+        "req -new -key subject.key -subj /CN=n1 -out subject.csr",
+        "x509 -req -in subject.csr -CA authority.pem -CAkey authority.key -CAcreateserial -sha1 -days 9",
+    ):
+        signed = subprocess.run([openssl, *arguments.split()], cwd=tmp_path, capture_output=True, check=True).stdout
+    pair = SecurePair(client=client_credentials(subject._replace(certificate=signed)))
+    pair.get()
+    assert isinstance(pair.outcomes[0], SecurityError)
+    assert pair.server.footprint()["associations"] == 0
 
 
 def test_spoofed_hellos_leave_nothing_behind() -> None:
