@@ -40,6 +40,7 @@ MTU = 1232  # bytes of a handshake's datagrams: what IPv6 carries everywhere, le
 LARGEST_RECORD = RECORD_HEADER + 16384 + 2048
 
 HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
+REFUSED = "certificate refused"  # how a reason begins that is ours
 
 _NO_AUTO_CHAIN = 8  # SSL_MODE_NO_AUTO_CHAIN: an authority's certificate is not sent to those who have it
 # What OpenSSL finds and does not decide. X509_V_ERR_UNABLE_TO_GET_CRL: this issuer has given us no list. Then dates,
@@ -279,7 +280,7 @@ class DtlsSession:
                 if objection is not None:
                     self.state = OPEN
                     self.close()
-                    self.reason = f"certificate refused: {objection}"
+                    self.reason = f"{REFUSED}: {objection}"
                     return False
         self.state = OPEN
         return True
@@ -359,7 +360,7 @@ class DtlsSession:
     def _fail(self, error: SSL.Error) -> None:
         self._end()
         if self._message:
-            self.reason = f"certificate refused: {self._message}"
+            self.reason = f"{REFUSED}: {self._message}"
         else:
             texts = [str(part[-1]) for part in error.args[0]] if error.args else []
             self.reason = texts[-1] if texts else "broken off"

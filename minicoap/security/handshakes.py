@@ -26,12 +26,13 @@ _WAITING_OF_HOST = 128  # of those, from one host
 class Channel:
     """A session at an address; `association` is whoever it was found to belong to."""
 
-    __slots__ = ("address", "association", "has_carried", "heard_at", "session", "timer")
+    __slots__ = ("address", "association", "disturbances", "has_carried", "heard_at", "session", "timer")
 
     def __init__(self, address: Path, session: Session, association: Any) -> None:
         self.address = address
         self.session = session
         self.association = association  # a server's only when the handshake is complete
+        self.disturbances = 0  # so often its handshake made no sense
         self.has_carried = False  # whether a message has come through it
         self.heard_at: Optional[float] = None  # when its handshake went on, or was looked at for the first time
         self.timer: Optional[Timer] = None

@@ -26,7 +26,7 @@ CLIENT_HELLO, HELLO_VERIFY = 1, 3
 ANSWERS_A_TURN = 32  # hellos that are asked for a cookie, of the 64 datagrams that a turn of the loop may bring
 ADAPTED_EVERY = 0.05  # seconds
 STRAYS_A_PERIOD = 500  # records of no session, in such a time
-HELLOS_A_PERIOD = 500  # of those seconds, of each kind: a tenth of a processor's time, or so
+HELLOS_A_PERIOD = 250  # of each kind: all in all a tenth of a processor's time, or so
 
 ADMITTED = b""
 
@@ -34,6 +34,7 @@ _STRAYS_BORNE = 500  # records of no session without a thought
 _CLOSED_FOR = 10.0  # seconds; then is looked again
 _LOGGED_EVERY = 10.0  # seconds
 _HANDSHAKE = 22  # content type of a record
+_AHEAD = 2  # powers of two: where a flood begins, more came than was read
 _SMALLEST_SHARE = 12  # as a power of two
 _SHORTEST = 66  # bytes: empty session ID and cookie, one suite, one method of compression
 _COOKIE = 16  # bytes
@@ -169,6 +170,8 @@ class Reception:
         shares = []
         for share, seen in zip(self._admission[:2], self._seen):
             fitting = ((seen << share) // HELLOS_A_PERIOD).bit_length()
+            if fitting > share:
+                fitting += _AHEAD
             shares.append(min(max(fitting, share - 1), _SMALLEST_SHARE))
         if self._strays > STRAYS_A_PERIOD:
             self._closed_until = now + _CLOSED_FOR

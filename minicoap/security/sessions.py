@@ -23,7 +23,7 @@ from minicoap.core.timers import Timer, Timers
 from minicoap.errors import SecurityError, UsageError
 from minicoap.security.association import ASKED_IN_VAIN, Association, ServerName, server_path
 from minicoap.security.credentials import Credentials
-from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, Dtls, WallClock
+from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, REFUSED, Dtls, WallClock
 from minicoap.security.engine import Engine, Session
 from minicoap.security.handshakes import Calls, Channel, Handshakes
 from minicoap.security.hello import ADMITTED, HELLO_VERIFY, RECORD_HEADER, Reception, hello_random
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 # First bytes: DTLS content types and what RFC 7983 leaves for others of its kind; CoAP begins with 0x40 to 0x7F.
 _DTLS_FIRST, _DTLS_LAST = 20, 63
 _SWEEP = 30.0  # seconds between looks for what is idle or expired
+_DISTURBANCES = 8  # after which a client's handshake counts as failed
 _FAILURES_TOLD = 10  # handshakes with clients, in so many seconds; of others only how many there were
 _FAILURES_PERIOD = 10.0
 
@@ -297,7 +298,9 @@ class SecureMachine:
                 self.inner.datagram_received(message, association.path, now)
         if session.state == CLOSED:
             if was == HANDSHAKE:
-                self._failed(channel, now)
+                if _is_disturbed(channel):
+                    self._begin_anew(channel, now)
+                self._go_on(channel, now)
             else:
                 self._closed(channel, now)
 
@@ -359,7 +362,7 @@ class SecureMachine:
         association.resume = None
         where = f"{association.host} at {channel.address[0]} port {channel.address[1]}"
         error = SecurityError(f"no DTLS session with {where}: {reason}{remedy(reason)}")
-        if reason.startswith("certificate refused"):
+        if reason.startswith(REFUSED):
             error.refused_by = SecurityError.OURSELVES
         elif " alert " in reason:
             error.refused_by = SecurityError.PEER
@@ -513,6 +516,18 @@ class SecureMachine:
             association.resume = None
             reason = objection or "its certificate is not trusted any more"
             self._end(association, SecurityError(f"the DTLS session was closed: {reason}"), now)
+
+
+def _is_disturbed(channel: Channel) -> bool:
+    """Whether a client's handshake has failed by what anybody on the way may have put in, and is worth another try.
+
+    Nothing protects its messages before it is complete: those of an earlier one that are repeated make no sense.
+    """
+    reason = channel.session.reason
+    if channel.association is None or " alert " in reason or reason.startswith(REFUSED):
+        return False
+    channel.disturbances += 1
+    return channel.disturbances <= _DISTURBANCES
 
 
 def _asks(data: bytes) -> bool:

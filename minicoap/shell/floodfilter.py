@@ -20,7 +20,7 @@ from minicoap.security.hello import Admission
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, what to skip if true and if false, constant
 _PROGRAM = struct.Struct("@HP")  # struct sock_fprog: how many instructions, and where they are
-_MOST_PORTS = 3500  # a program has at most 4096 instructions
+_MOST_PORTS = 2000  # a program's instructions take 8 bytes each, of 20 KiB where the system is an older one
 _A_REACH = 250  # instructions; a condition skips at most 255
 
 # linux/bpf_common.h, linux/filter.h

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from functools import partial
@@ -19,6 +20,8 @@ from minicoap.shell.floodfilter import admit
 from minicoap.shell.junction import Junction
 from minicoap.shell.loop import Loop
 from minicoap.shell.udp import UdpShell
+
+logger = logging.getLogger(__name__)
 
 
 class SecureShell:
@@ -64,9 +67,17 @@ class SecureShell:
             junction.wake_second = shell.wake
         self.shells.append(shell)
         if scheme == "coaps":
-            admit(sock, Admission())  # it may come from a predecessor who was in a flood
-            self.machine.reception.admit = partial(admit, sock)
+            self.machine.reception.admit = partial(self._admit, sock)
+            self._admit(sock, Admission())  # it may come from a predecessor who was in a flood
         return shell
+
+    def _admit(self, sock: socket.socket, admission: Admission) -> None:
+        """Have the system let through what can be looked at, unless it will not."""
+        try:
+            admit(sock, admission)
+        except OSError as error:
+            logger.warning("the system does not keep out what floods the port of CoAPS: %s", error)
+            self.machine.reception.admit = None
 
     def path_to(self, address: Path, host: str) -> SecurePath:
         """Return the path to the server at `address` whose certificate has to be one of `host`."""

@@ -81,6 +81,18 @@ def broken(position: int, value: bytes) -> bytes:
     return HELLO[:position] + value + HELLO[position + len(value) :]
 
 
+def with_session_id(size: int) -> bytes:
+    body = HELLO[25:59] + bytes((size,)) + bytes(size) + HELLO[60:]
+    length = len(body).to_bytes(3, "big")
+    message = b"\1" + length + b"\0\0\0\0\0" + length + body
+    return HELLO[:11] + len(message).to_bytes(2, "big") + message
+
+
+def test_a_session_id_has_at_most_32_bytes() -> None:
+    assert read_hello(with_session_id(0)) == read_hello(HELLO)
+    assert read_hello(with_session_id(32)) is not None
+
+
 @pytest.mark.parametrize(
     "datagram",
     [
@@ -95,7 +107,7 @@ def broken(position: int, value: bytes) -> bytes:
         broken(14, b"\0\0\1"),
         broken(19, b"\0\0\1"),
         broken(22, b"\0\0\1"),  # a fragment
-        broken(59, b"\x21"),  # a session ID of 33 bytes
+        with_session_id(33),
         broken(60, b"\xff"),  # a cookie that does not end
         broken(61, b"\xff\xff"),  # suites that do not
         broken(63 + int.from_bytes(HELLO[61:63], "big"), b"\xff"),  # methods of compression that do not

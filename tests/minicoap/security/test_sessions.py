@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
+import subprocess
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
 
 from minicoap.codec import codes
 from minicoap.codec.options import NO_RESPONSE
@@ -16,8 +22,8 @@ from minicoap.core.request import Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import RequestTimeout, SecurityError, UsageError
 from minicoap.security.credentials import Credentials
-from minicoap.security.dtls import Dtls
-from minicoap.security.sessions import SecurityLimits
+from minicoap.security.dtls import MTU, Dtls
+from minicoap.security.sessions import SecureMachine, SecurityLimits
 from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import DAY, Authority
 from tests.minicoap.security.pair import (
@@ -83,6 +89,7 @@ def test_the_first_suite_that_both_have_is_chacha_whose_records_are_29_bytes_lon
         ({}, {"trust": OTHER.certificate}, "not trusted"),
         ({}, {"fingerprint": "00" * 32}, f"its fingerprint is {SERVER_PAIR.fingerprint}"),
         ({}, {"server": "urn:fleet:server:other"}, "does not belong to urn:fleet:server:other"),
+        ({}, {"server": "urn:fleet:server:mai"}, "does not belong to urn:fleet:server:mai"),
         ({"pair": AUTHORITY.issue("server", hosts=["other.example"])}, {}, "it belongs to other.example"),
         ({"pair": AUTHORITY.issue("server", hosts=[HOST], ends=-60.0)}, {}, "certificate has expired"),
         ({"pair": AUTHORITY.issue(HOST)}, {}, "it belongs to no host"),
@@ -106,6 +113,7 @@ def test_whoever_does_not_belong_is_refused_and_told_why(server: dict, client: d
         {"fingerprint": SERVER_PAIR.fingerprint, "trust": b""},
         {"fingerprint": SERVER_PAIR.fingerprint.upper(), "trust": OTHER.certificate},
         {"server": "urn:fleet:server:main"},
+        {"server": "urn:fleet:server:"},
         {"revoked": AUTHORITY.revoke(12345)},
         {"revoked": OTHER.revoke(12345)},
         {"verify_server": False, "trust": b""},
@@ -147,6 +155,34 @@ def test_credentials_that_do_not_fit_are_refused() -> None:
         Credentials(fingerprint="ab:cd")
     with pytest.raises(UsageError, match="no private key"):
         Credentials(certificate=NODE_PAIR.certificate, key=b"-----BEGIN")
+
+
+def test_a_key_has_to_be_of_the_curve_that_all_sides_have() -> None:
+    key = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(UsageError, match="P-256"):
+        Credentials(certificate=NODE_PAIR.certificate, key=key)
+
+
+def test_a_certificate_that_is_signed_with_a_hash_that_can_be_forged_is_refused(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl is installed here")
+    subject = AUTHORITY.issue("n1")
+    names = ("authority.pem", "authority.key", "subject.key")
+    for name, content in zip(names, (AUTHORITY.certificate, AUTHORITY.key, subject.key)):
+        (tmp_path / name).write_bytes(content)
+    signed = b""
+    for arguments in (
+        "req -new -key subject.key -subj /CN=n1 -out subject.csr",
+        "x509 -req -in subject.csr -CA authority.pem -CAkey authority.key -CAcreateserial -sha1 -days 9",
+    ):
+        signed = subprocess.run([openssl, *arguments.split()], cwd=tmp_path, capture_output=True, check=True).stdout
+    pair = SecurePair(client=client_credentials(subject._replace(certificate=signed)))
+    pair.get()
+    assert isinstance(pair.outcomes[0], SecurityError)
+    assert pair.server.footprint()["associations"] == 0
 
 
 def test_spoofed_hellos_leave_nothing_behind() -> None:
@@ -300,6 +336,34 @@ def test_the_nameless_push_out_one_another_only() -> None:
     assert pair.server.footprint()["associations"] == 3
 
 
+def test_of_the_nameless_it_is_the_one_silent_for_longest_that_makes_room() -> None:
+    pair = SecurePair(client=client_credentials(None), limits=SecurityLimits(anonymous_sessions=2))
+    others = []
+    for number in range(2):
+        other = SecurePair(client=client_credentials(None))
+        other.server, other.address, other.now = pair.server, ("192.0.2.50", 1000 + number), pair.now + number
+        others.append(other)
+        other.get()
+    others[0].get()
+    pair.now += 5.0
+    pair.get()
+    assert [path.address for path in pair.server._associations] == [("192.0.2.50", 1000), CLIENT]
+
+
+def test_who_has_no_certificate_is_no_server() -> None:
+    pair = SecurePair(server_credentials(), client_credentials(None))
+    pair.client.datagram_received(hello(), SERVER, pair.now)
+    assert pair.client.datagrams_to_send() == []
+
+
+def test_what_belongs_together_is_sent_in_datagrams_that_every_network_carries() -> None:
+    pair = SecurePair()
+    pair.get()
+    flight = [len(data) for data, way in pair.sent if way == "down"][1:-1]
+    assert sum(flight) > MTU >= max(flight)
+    assert len(flight) == 2
+
+
 def test_an_idle_session_is_closed_and_resumed_when_it_is_needed_again() -> None:
     pair = SecurePair(limits=SecurityLimits(idle_lifetime=600.0))
     pair.get()
@@ -333,6 +397,7 @@ def test_a_client_that_hears_nothing_resumes_its_session_from_its_new_address_an
     assert is_resumed(pair)
     assert pair.server._associations.keys() == {path}
     assert next(iter(pair.server._associations)).address == pair.address
+    assert pair.server.footprint()["channels"] == pair.client.footprint()["channels"] == 1
     pair.server_core.site.changed("/whoami")
     pair.pass_time(4.0)
     assert len(states) == 2
@@ -418,6 +483,94 @@ def test_a_handshake_goes_on_though_datagrams_are_lost() -> None:
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
 
 
+@pytest.mark.parametrize(("times", "is_agreed"), [(1, True), (3, True), (10, False)])
+def test_a_handshake_into_which_the_network_puts_what_was_said_in_an_earlier_one_is_begun_anew_but_not_for_ever(
+    times: int, is_agreed: bool
+) -> None:
+    earlier = SecurePair()
+    earlier.get()
+    repeated = [data for data, way in earlier.sent if way == "down" and data[13] != 3]
+    pair = SecurePair()
+    received = pair.client.datagram_received
+    left = times
+
+    def disturbed(data: bytes, path: Any, now: float) -> None:
+        nonlocal left
+        if data[13] == 2 and left:  # a server's hello
+            left -= 1
+            for before in repeated:
+                received(before, path, now)
+        received(data, path, now)
+
+    pair.client.datagram_received = disturbed
+    pair.get()
+    pair.pass_time(0.5)
+    assert left == 0 or not is_agreed
+    if is_agreed:
+        assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"]
+    else:
+        assert "bad signature" in str(pair.outcomes[0])
+        assert pair.client.footprint()["channels"] == 0
+
+
+def test_no_handshake_takes_place_within_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = SecurePair()
+    with monkeypatch.context() as patched:
+        patched.setattr(SSL, "OP_NO_RENEGOTIATION", 0)  # or our own side would not ask for any
+        pair.client._engine = Dtls(client_credentials(), time.time)
+    pair.get()
+    (association,) = pair.client._associations.values()
+    connection = association.channel.session.connection
+    connection.renegotiate()
+    with pytest.raises(SSL.WantReadError):
+        connection.do_handshake()
+    pair.client._flush(association.channel)
+    pair.sent.clear()
+    pair.deliver()
+    assert pair.sent[0][1] == "up"
+    assert len(pair.sent[0][0]) > 150
+    assert sum(len(data) for data, way in pair.sent if way == "down") < 100, "an alert, and no server's hello"
+    pair.get()
+    pair.pass_time(4.0)
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+
+
+class Inside:
+    """A machine that sends what is put into `outbox`, and remembers what came."""
+
+    def __init__(self) -> None:
+        self.outbox: list[Any] = []
+        self.received: list[bytes] = []
+
+    def datagram_received(self, data: bytes, path: Any, now: float) -> None:
+        self.received.append(data)
+
+    def path_failed(self, path: Any, error: OSError, now: float) -> None:
+        raise error
+
+    def datagrams_to_send(self) -> list[Any]:
+        outbox, self.outbox = self.outbox, []
+        return outbox
+
+    def next_timeout(self) -> None:
+        return None
+
+    def handle_timeout(self, now: float) -> None:
+        pass
+
+
+def test_so_many_messages_wait_for_a_handshake_and_the_same_one_waits_once() -> None:
+    pair = SecurePair()
+    pair.server.inner = Inside()
+    pair.client = SecureMachine(
+        Inside(), client_credentials(), SystemEntropy(), time.time, limits=SecurityLimits(queued=5)
+    )
+    path = pair.client.path_to(SERVER, HOST)
+    pair.client.inner.outbox = [(b"\x50\x01" + (number // 2).to_bytes(2, "big"), path) for number in range(40)]
+    pair.deliver()
+    assert [data[3] for data in pair.server.inner.received] == [0, 1, 2, 3, 4]
+
+
 def test_good_byes_are_said_both_ways() -> None:
     pair = SecurePair()
     pair.get()
@@ -479,6 +632,21 @@ def test_a_client_whose_new_session_comes_to_nothing_goes_on_by_the_one_it_has()
     pair.get()
 
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+
+
+def test_a_session_from_before_the_credentials_changed_is_not_resumed() -> None:
+    pair = SecurePair()
+    pair.get()
+    (association,) = pair.client._associations.values()
+    engine = pair.client._engine
+
+    def hello(resume: Any) -> int:
+        (datagram,) = engine.connect(HOST, resume).datagrams()
+        return len(datagram)
+
+    assert hello(association.resume) > hello(None), "it carries the ticket"
+    pair.client_credentials.change(trust=AUTHORITY.certificate + OTHER.certificate)
+    assert hello(association.resume) == hello(None)
 
 
 def test_a_new_certificate_is_shown_to_the_next_client() -> None:
