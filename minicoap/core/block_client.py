@@ -18,7 +18,7 @@ from minicoap.codec.options import BLOCK1, BLOCK2, IF_NONE_MATCH, REQUEST_TAG, S
 from minicoap.core.block_download import Download, user_failed
 from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Source, as_source, decode_block
 from minicoap.core.congestion import CongestionWindow
-from minicoap.core.exchange import Answer, Exchange, Exchanges
+from minicoap.core.exchange import TOKEN_LENGTH, Answer, Exchange, Exchanges
 from minicoap.core.flight import Flight
 from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import SAFE, Path, Response
@@ -92,6 +92,7 @@ class Transfer:
         timeout: Optional[float],
         assembled_limit: int,
         parameters: Optional[TransmissionParameters] = None,
+        token_length: int = TOKEN_LENGTH,
     ) -> None:
         szx = MAX_SZX if body.szx is None else body.szx
         if not 0 <= szx <= MAX_SZX or body.offset < 0 or body.offset % (16 << szx):
@@ -110,6 +111,7 @@ class Transfer:
         self._confirmable = confirmable
         self._timeout = timeout
         self._parameters = parameters
+        self._token_length = token_length
         self._progress = body.progress
         self._szx1 = szx
         self._sent = 0  # bytes of the request body that the server has taken
@@ -247,6 +249,7 @@ class Transfer:
             now=now,
             flight=self._flight,
             parameters=self._parameters,
+            token_length=self._token_length,
         )
 
     def _send(self, now: float) -> Union[StorageError, NetworkError, None]:
@@ -276,6 +279,7 @@ class Transfer:
             now=now,
             flight=self._flight,
             parameters=self._parameters,
+            token_length=self._token_length,
         )
         if isinstance(exchange, NetworkError):
             return exchange
