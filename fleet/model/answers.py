@@ -12,9 +12,10 @@ from fleet.model.keys import has_numbers
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import Options
 from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, ETAG, MAX_AGE, encode_uint
-from minicoap.codec.problem import Problem, encode_problem
+from minicoap.codec.problem import Problem, decode_problem, encode_problem
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Handler
+from minicoap.errors import CoapError
 
 FORMATS = (JSON, CBOR)
 RETRY_AFTER = 5  # seconds, for what cannot be done now
@@ -94,6 +95,17 @@ def refuse_error(request: Request, error: PeerError) -> Response:
     if isinstance(error, FormatError):
         return refusal(request, codes.BAD_REQUEST, str(error))
     return refusal(request, codes.BAD_REQUEST, str(error))
+
+
+def said(response: Response) -> str:
+    """Return what an answer says to people: its code, and the text of an error in whichever form it came."""
+    text = response.text
+    if response.content_format == contentformats.PROBLEM_DETAILS_CBOR:
+        try:
+            text = decode_problem(response.body).detail
+        except CoapError:
+            text = ""
+    return f"{codes.code_name(response.code)} {text}".rstrip()
 
 
 def unsupported_format(request: Request, formats: Collection[Optional[int]]) -> Optional[Response]:

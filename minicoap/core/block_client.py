@@ -15,7 +15,7 @@ from minicoap.codec.options import BLOCK2, IF_NONE_MATCH, REQUEST_TAG, SIZE2
 from minicoap.core.block_download import Download, user_failed
 from minicoap.core.body import MAX_SZX, Block, ClientSink, Source, as_source, block1_of, longest_body
 from minicoap.core.congestion import CongestionWindow
-from minicoap.core.exchange import Answer, Exchange, Exchanges
+from minicoap.core.exchange import TOKEN_LENGTH, Answer, Exchange, Exchanges
 from minicoap.core.flight import Flight
 from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import IDEMPOTENT, SAFE, Path, Response
@@ -98,6 +98,7 @@ class Transfer:
         timeout: Optional[float],
         assembled_limit: int,
         parameters: Optional[TransmissionParameters] = None,
+        token_length: int = TOKEN_LENGTH,
     ) -> None:
         szx = MAX_SZX if body.szx is None else body.szx
         if not 0 <= szx <= MAX_SZX or body.offset < 0 or body.offset % (16 << szx):
@@ -119,6 +120,7 @@ class Transfer:
         self._confirmable = confirmable
         self._timeout = timeout
         self._parameters = parameters
+        self._token_length = token_length
         self._progress = body.progress
         self._szx1 = szx
         self._sent = 0  # bytes of the request body that the server has taken, if it is not sent in blocks
@@ -269,6 +271,7 @@ class Transfer:
             now=now,
             flight=self._flight,
             parameters=self._parameters,
+            token_length=self._token_length,
         )
 
     def _ask(

@@ -25,7 +25,7 @@ from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.entropy import Entropy
-from minicoap.core.exchange import Answer, Exchanges
+from minicoap.core.exchange import TOKEN_LENGTH, Answer, Exchanges
 from minicoap.core.observe_client import Observation, Observations
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
@@ -192,6 +192,7 @@ class EndpointCore:
         progress: Optional[Callable[[Transfer], None]] = None,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
+        token_length: int = TOKEN_LENGTH,
     ) -> ClientRequest:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
 
@@ -219,6 +220,9 @@ class EndpointCore:
         `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; `done`
         gets one with the code EMPTY where none is to come, or none has come in time (RFC 7967). `parameters` are those
         of this request if the endpoint's will not do (RFC 7252 §4.8).
+        `token_length` may be less than 4 bytes where DTLS keeps out who could guess a token, and where a response that
+        is held back on its way until the token comes again does no harm (RFC 9175 §4): 0 if one request at a time does
+        with the empty token.
 
         Raises UsageError for arguments that cannot work, NetworkError if the endpoint has no room for another request,
         StorageError if `payload` cannot be read.
@@ -256,6 +260,7 @@ class EndpointCore:
                 timeout=timeout,
                 assembled_limit=self._limits.assembled_body,
                 parameters=parameters,
+                token_length=token_length,
             )
             transfer.start(now)
             return transfer

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, Optional
 
 from minicoap.core.request import Path, SecurePath
 from minicoap.security.handshakes import Channel
+from minicoap.security.lost import DOUBTS_EVERY
 
 _UNHEARD = 64  # confirmable messages remembered as unanswered, per association
 _CONFIRMABLE, _NON_CONFIRMABLE = 0x40, 0x50  # first byte, token length aside
-ASKED_IN_VAIN = 3  # requests that nobody repeats, with nothing heard, until their sender takes the way for lost
+ASKED_IN_VAIN = 8  # requests that nobody repeats, with nothing heard, until their sender takes the way for lost
 _AT_MOST_IN_VAIN = 1024
 
 
@@ -33,6 +34,7 @@ class Association:
         "_asked",
         "_unheard",
         "channel",
+        "doubted_at",
         "following",
         "host",
         "key",
@@ -48,6 +50,7 @@ class Association:
         self.host = host
         self.key = b""  # by which a client of ours is known when it resumes its session
         self.touched = now
+        self.doubted_at = -DOUBTS_EVERY  # when its session was resumed because somebody said that it was lost
         self.channel: Optional[Channel] = None
         self.following: Optional[Channel] = None
         self.queue: list[bytes] = []

@@ -5,7 +5,8 @@ when the other side moves and resumes its session from another address, so that 
 association has one open *channel*, a session at an address, and perhaps another that is to follow it. A server's
 association begins with its channel and ends with it; a client's is named by where it leads to, opens a channel when
 there is something to send, and another if nothing is heard on that: at the first repetition of a confirmable message
-(RFC 7252 §4.2) it resumes its session, because a router in between may have forgotten the way back, or the server us.
+(RFC 7252 §4.2) it resumes its session, because a router in between may have forgotten the way back, or the server us;
+also if the server says that it did (`minicoap.security.lost`).
 
 Everything is bounded by `SecurityLimits`. Nothing at all is kept of a client that has not shown to be where it says.
 """
@@ -13,6 +14,7 @@ Everything is bounded by `SecurityLimits`. Nothing at all is kept of a client th
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional
 
 from minicoap.core.entropy import Entropy
@@ -27,6 +29,7 @@ from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, REFUSED, Dtls, WallC
 from minicoap.security.engine import Engine, Session
 from minicoap.security.handshakes import Calls, Channel, Handshakes
 from minicoap.security.hello import ADMITTED, HELLO_VERIFY, RECORD_HEADER, Reception, hello_random
+from minicoap.security.lost import DOUBTS_EVERY, Notices, is_notice
 from minicoap.security.remedies import remedy
 
 logger = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class SecureMachine:
         self.reception = Reception(
             entropy, self._timers, self._held, lambda: {address[1] for address in self._channels}
         )
+        self._notices = Notices()
         self._sweep: Optional[Timer] = None
         self._now = 0.0
         self._count = 0
@@ -121,10 +125,16 @@ class SecureMachine:
                     return
             self._hello(data, path, now)
         elif channels is not None:
+            if is_notice(data):
+                self._doubt(channels, now)
+                return
             for channel in channels[:]:  # forged to all but one of them, which drop it
                 self._feed(channel, data, now)
         else:
             self.reception.stray(now)
+            notice = self._notices.answer(data, now)
+            if notice is not None:
+                self._outbox.append((notice, path))
 
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
         """Pass on what the operating system reported of an address: handshakes end, sessions bear it."""
@@ -426,6 +436,16 @@ class SecureMachine:
             return
         channel = association.following = Channel(association.path[:-1], session, association)
         self._begin(channel, now)
+
+    def _doubt(self, channels: Sequence[Channel], now: float) -> None:
+        """Resume the sessions with a server that says, or of which somebody says, that it has lost them."""
+        for channel in channels:
+            association = channel.association
+            if association is None or association.host is None or association.channel is not channel:
+                continue
+            if association.following is None and now >= association.doubted_at + DOUBTS_EVERY:
+                association.doubted_at = now
+                self._connect(association, now)
 
     def _heard(self, association: Association, now: float) -> None:
         association.heard(now)

@@ -74,8 +74,8 @@ SECURED_OURS = {
     },
     "minicoap": {
         "security", "security.association", "security.credentials", "security.dtls", "security.engine",
-        "security.handshakes", "security.hello", "security.remedies", "security.sessions", "shell.floodfilter",
-        "shell.junction", "shell.secure",
+        "security.handshakes", "security.hello", "security.lost", "security.remedies", "security.sessions",
+        "shell.floodfilter", "shell.junction", "shell.secure",
     },
 }  # fmt: skip
 SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi"}

@@ -21,8 +21,10 @@ from minicoap.codec.options import NO_RESPONSE
 from minicoap.core.request import Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import RequestTimeout, SecurityError, UsageError
+from minicoap.security.association import ASKED_IN_VAIN
 from minicoap.security.credentials import Credentials
 from minicoap.security.dtls import MTU, Dtls
+from minicoap.security.lost import NOTICE, NOTICES_A_SECOND
 from minicoap.security.sessions import SecureMachine, SecurityLimits
 from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import DAY, Authority
@@ -407,6 +409,7 @@ def test_who_never_asks_for_confirmation_resumes_too_and_less_and_less_often_whe
     pair = SecurePair()
     pair.get()
     pair.address = ("198.51.100.7", 1)
+    pair.server._notices.answer = lambda data, now: None  # another server, which does not say that it has no session
 
     def ask(**arguments: Any) -> int:
         """Ask and wait for longer than the probing rate demands (RFC 7252 §4.7); return how many datagrams passed."""
@@ -425,15 +428,15 @@ def test_who_never_asks_for_confirmation_resumes_too_and_less_and_less_often_whe
         pair.pass_time(60.0)
         return len(pair.sent)
 
-    assert [ask(), ask()] == [1, 1]
-    assert [type(outcome) for outcome in pair.outcomes[1:]] == [RequestTimeout] * 2
+    assert [ask() for _ in range(ASKED_IN_VAIN - 1)] == [1] * 7
+    assert [type(outcome) for outcome in pair.outcomes[1:]] == [RequestTimeout] * 7
     assert ask() > 2
     assert is_resumed(pair)
     assert pair.outcomes[-1] == "x509 n1 urn:fleet:node:n1"
     assert [ask() for _ in range(10)] == [2] * 10, "it is at home again"
     unwanted = [(NO_RESPONSE, bytes((2,)))]
     passed = [ask(options=unwanted) for _ in range(25)]
-    assert [number for number, count in enumerate(passed, 1) if count > 1] == [3, 9, 21]
+    assert [number for number, count in enumerate(passed, 1) if count > 1] == [8, 24]
 
 
 def test_a_server_that_lost_its_state_gets_a_new_handshake_and_the_request_again() -> None:
@@ -444,6 +447,92 @@ def test_a_server_that_lost_its_state_gets_a_new_handshake_and_the_request_again
     assert len(pair.outcomes) == 1
     pair.pass_time(3.1)
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
+
+
+def report(pair: SecurePair) -> list[str]:
+    """Send what is not to be confirmed; returns the ways of the datagrams that it led to."""
+    before = len(pair.sent)
+    pair.client_core.request(
+        codes.GET, pair.path, pair.outcomes.append, pair.now, uri_path=("whoami",), confirmable=False, no_response=2,
+        timeout=1.0,
+    )  # fmt: skip
+    pair.deliver()
+    ways = [way for _, way in pair.sent[before:]]
+    pair.pass_time(60.0)  # in which no answer comes; then the next may be sent (PROBING_RATE)
+    return ways
+
+
+def test_a_server_that_lost_its_state_says_so_to_who_asks_for_no_answer_and_gets_a_new_session_at_once() -> None:
+    pair = SecurePair()
+    pair.get()
+    lost = SecurePair()
+    pair.server = lost.server
+
+    ways = report(pair)
+
+    assert ways[:2] == ["up", "down"]
+    assert NOTICE in [data for data, way in pair.sent if way == "down"]
+    assert pair.server.footprint()["associations"] == 1
+    assert report(pair) == ["up"], "the session is there"
+    pair.get()
+    assert pair.outcomes[-1] == "x509 n1 urn:fleet:node:n1"
+
+
+def test_a_client_whose_address_has_changed_resumes_its_session_when_the_server_does_not_know_it_there() -> None:
+    pair = SecurePair()
+    pair.get()
+    pair.address = ("192.0.2.77", 4321)
+
+    report(pair)
+
+    assert pair.server.footprint() == {**pair.server.footprint(), "associations": 1, "channels": 1}
+    assert report(pair) == ["up"]
+
+
+def test_a_forged_notice_ends_nothing_and_is_minded_once_a_minute() -> None:
+    pair = SecurePair()
+    pair.get()
+    handshakes = []
+    for _ in range(5):
+        pair.client.datagram_received(NOTICE, SERVER, pair.now)
+        handshakes.append(len(pair.client.datagrams_to_send()))  # which do not arrive
+        pair.get()
+    assert handshakes == [1, 0, 0, 0, 0]
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 6
+
+    pair.pass_time(61.0)
+    pair.client.datagram_received(NOTICE, SERVER, pair.now)
+    pair.deliver()
+    pair.get()
+    assert pair.outcomes[-1] == "x509 n1 urn:fleet:node:n1"
+    assert pair.client.footprint()["channels"] == 1
+
+
+def test_servers_ignore_notices_and_nobody_answers_what_is_no_data_of_a_session() -> None:
+    pair = SecurePair()
+    pair.get()
+    before = pair.server.footprint()
+    record = next(data for data, way in reversed(pair.sent) if way == "up")
+    short = record[: len(NOTICE)]
+    before_keys = record[:3] + b"\0\0" + record[5:]
+    alert = b"\x15" + record[1:]
+
+    for data in (NOTICE, short, before_keys, alert, alert[:14], b"\x17"):
+        for address in (CLIENT, ("192.0.2.200", 9)):
+            pair.server.datagram_received(data, address, pair.now)
+    assert pair.server.datagrams_to_send() == []
+    assert pair.server.footprint() == before
+
+
+def test_no_more_than_so_many_are_told_in_a_second() -> None:
+    pair = SecurePair()
+    pair.get()
+    record = next(data for data, way in reversed(pair.sent) if way == "up")
+    for _ in range(2):
+        for number in range(NOTICES_A_SECOND + 50):
+            pair.server.datagram_received(record, ("192.0.2.200", number + 1), pair.now)
+        assert len(pair.server.datagrams_to_send()) == NOTICES_A_SECOND
+        pair.now += 1.0
 
 
 def test_a_client_that_lost_its_state_is_let_in_again_and_its_former_session_ended() -> None:
