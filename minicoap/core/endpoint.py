@@ -80,7 +80,7 @@ class EndpointCore:
         )
         self._exchanges.transmission = self._exchanges.observers.transmission = self._transmission
         self._reliability = Reliability(
-            self._exchanges, self._transmission, self._outbox, self._peers, self._timers, parameters, limits
+            self._exchanges, self._transmission, self._outbox, self._peers, self._timers, entropy, parameters, limits
         )
         self._group_server: Optional[GroupServer] = None  # made when something is sent to a group that we are in
 

@@ -96,7 +96,7 @@ class Exchange:
 
     def close(self, now: float) -> None:
         """End it without an answer."""
-        self.peer.exchanges.pop(self.token, None)
+        self.peer.closed(self.token)
         if self.timer is not None:
             self.timer.cancel()
         if self.outgoing is not None:
@@ -295,7 +295,7 @@ class Exchanges:
         if outgoing is None:
             return False
         exchange.outgoing = None if outgoing.is_over else outgoing
-        exchange.peer.exchanges[exchange.token] = exchange
+        exchange.peer.opened(exchange.token, exchange)
         return True
 
     def _cease_listening(self, exchange: Exchange, now: float) -> None:
@@ -303,7 +303,7 @@ class Exchanges:
         if exchange.outgoing is not None:
             exchange.outgoing.on_outcome = ignore_outcome
             exchange.outgoing = None
-        del exchange.peer.exchanges[exchange.token]
+        exchange.peer.closed(exchange.token)
         if exchange.timer is not None:
             exchange.timer.cancel()
         exchange.timer = self._timers.at(now, exchange.timed_out)
@@ -323,7 +323,7 @@ class Exchanges:
             return False
         exchange.challenged += 1
         exchange.responded(now)
-        del exchange.peer.exchanges[exchange.token]
+        exchange.peer.closed(exchange.token)
         exchange.token = self.new_token(exchange.peer.exchanges)
         exchange.options = _with_echo(exchange.options, echo)
         return self._transmit(exchange, now)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, EXTENDED, VERSION_BITS, Message, encode_header
-from minicoap.core.deduplication import Deduplication
+from minicoap.core.deduplication import Deduplication, key_of
 from minicoap.core.outgoing import ignore_outcome
 from minicoap.core.parameters import Limits
 from minicoap.core.peer import Peers
@@ -30,7 +30,7 @@ class Pending:
 
     __slots__ = ("_owner", "acknowledged", "deadline", "key", "message", "path", "remembers", "timer")
 
-    def __init__(self, owner: LateAnswers, message: Message, path: Path, key: int, remembers: bool) -> None:
+    def __init__(self, owner: LateAnswers, message: Message, path: Path, key: bytes, remembers: bool) -> None:
         self._owner = owner
         self.message = message
         self.path = path
@@ -78,15 +78,13 @@ class LateAnswers:
         self._answers = answers
         self._limits = limits
 
-    def wait(self, answer: Deferred, message: Message, path: Path, remembers: bool, now: float) -> None:
+    def wait(self, answer: Deferred, message: Message, path: Path, key: bytes, remembers: bool, now: float) -> None:
         """Have `answer` sent when it is there; `remembers` says whether it is kept for repetitions then."""
-        peer = self._peers.reach(path, now)
-        if peer is None:
-            return
-        key = peer.index << 16 | message.message_id
+        if not key:
+            key = key_of(path, message.message_id)
         pending = Pending(self, message, path, key, remembers)
         lifetime = self._reliability.lifetime(message)
-        self._answers.remember(key, pending, lifetime, now)
+        self._answers.wait(key, pending)
         self.count += 1
         pending.deadline = self._timers.after(lifetime, now, pending.forgotten)
         if message.type == CON:

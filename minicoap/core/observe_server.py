@@ -178,10 +178,7 @@ class Observers:
         self._count -= 1
         peer = observer.peer
         del subject.observers[peer]
-        assert peer.observers is not None
-        peer.observers.remove(observer)
-        if not peer.observers:
-            peer.observers = None
+        peer.observers = tuple([other for other in peer.observers if other is not observer])
         if peer.owed is not None:
             peer.owed.pop(observer, None)
             if not peer.owed:
@@ -194,11 +191,11 @@ class Observers:
 
     def remove_all(self, peer: Peer, now: float) -> None:
         """End all observations of a peer."""
-        for observer in list(peer.observers or ()):
+        for observer in peer.observers:
             self.remove(observer, now)
 
     def _add(self, peer: Peer, token: bytes, subject: Subject, now: float) -> Optional[Observer]:
-        if self._count >= self._limits.observers or len(peer.observers or ()) >= self._limits.observers_per_peer:
+        if self._count >= self._limits.observers or len(peer.observers) >= self._limits.observers_per_peer:
             return None
         if not subject.observers:
             self._subjects[subject.key] = subject
@@ -206,9 +203,7 @@ class Observers:
             self._arm(subject, now + CONFIRM_INTERVAL)
         observer = Observer(self, peer, token, subject)
         subject.observers[peer] = observer
-        if peer.observers is None:
-            peer.observers = []
-        peer.observers.append(observer)
+        peer.observers = (*peer.observers, observer)
         self._count += 1
         return observer
 
@@ -437,7 +432,7 @@ class Observers:
 
 
 def _find(peer: Optional[Peer], token: bytes) -> Optional[Observer]:
-    if peer is not None and peer.observers is not None:
+    if peer is not None:
         for observer in peer.observers:
             if observer.token == token:
                 return observer

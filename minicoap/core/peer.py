@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Callable, Optional
 
 from minicoap.core.entropy import Entropy
@@ -15,37 +17,39 @@ if TYPE_CHECKING:
     from minicoap.core.observer import Observer
     from minicoap.core.outgoing import Outgoing
 
+# What a peer has that nothing is under way with: shared, and never written to, since a dict of its own costs memory.
+_NONE_OUTSTANDING: Mapping[int, Outgoing] = MappingProxyType({})
+_NO_EXCHANGES: Mapping[bytes, Exchange] = MappingProxyType({})
+
 _OLDEST_TRIED = 16  # peers looked at for an idle one when the table is full
 
 
 class Peer:
     """One party.
 
-    `index` is a number that no other peer of this endpoint ever has; `outstanding` its unacknowledged confirmable
-    messages by message ID, `in_flights` how many of them belong to a transfer with a window, `waiting` those that
-    NSTART holds back, `exchanges` our open requests to it by token. `round_trips` is there if they are measured.
-    `observers` are its entries in our lists, `owed` those of them that wait for room, `unconfirmed` the non-confirmable
-    notification that may still be rejected, `rejectable` who else wants to know of a reset, by message ID. `echo` is an
-    Echo value of its that our next request is to bring back; `verified` says that it has shown to be where it says,
-    `answered_at` when it last answered a request of ours.
+    `outstanding` are its unacknowledged confirmable messages by message ID, `in_flights` how many of them belong to
+    a transfer with a window, `waiting` are those that NSTART holds back, `exchanges` our open requests to it by token.
+    `round_trips` is there if they are measured. `observers` are its entries in our lists, `owed` those of them that
+    wait for room, `unconfirmed` the non-confirmable notification that may still be rejected, `rejectable` who else
+    wants to know of a reset, by message ID. `echo` is an Echo value of its that our next request is to bring back;
+    `verified` says that it has shown to be where it says, `answered_at` when it last answered a request of ours.
     """
 
     __slots__ = (
-        "_message_id", "answered_at", "echo", "exchanges", "in_flights", "index", "observers", "outstanding", "owed",
+        "_message_id", "answered_at", "echo", "exchanges", "in_flights", "observers", "outstanding", "owed",
         "path", "rejectable", "round_trips", "touched", "unconfirmed", "verified", "waiting",
     )  # fmt: skip
 
-    def __init__(self, path: Path, index: int, message_id: int, now: float) -> None:
+    def __init__(self, path: Path, message_id: int, now: float) -> None:
         self.path = path
-        self.index = index
         self.touched = now
         self._message_id = message_id
-        self.outstanding: dict[int, Outgoing] = {}
+        self.outstanding: Mapping[int, Outgoing] = _NONE_OUTSTANDING
         self.in_flights = 0
         self.round_trips: Optional[RoundTrips] = None
         self.waiting: Optional[deque[Outgoing]] = None
-        self.exchanges: dict[bytes, Exchange] = {}
-        self.observers: Optional[list[Observer]] = None
+        self.exchanges: Mapping[bytes, Exchange] = _NO_EXCHANGES
+        self.observers: tuple[Observer, ...] = ()
         self.owed: Optional[dict[Observer, None]] = None
         self.unconfirmed: Optional[Outgoing] = None
         self.rejectable: Optional[dict[int, Callable[[float], None]]] = None
@@ -68,6 +72,39 @@ class Peer:
         unconfirmed = self.unconfirmed
         return message_id in self.outstanding or (unconfirmed is not None and unconfirmed.message_id == message_id)
 
+    def sent(self, outgoing: Outgoing) -> None:
+        """Note that a message is outstanding."""
+        outstanding = self.outstanding
+        if isinstance(outstanding, dict):
+            outstanding[outgoing.message_id] = outgoing
+        else:
+            self.outstanding = {outgoing.message_id: outgoing}
+
+    def settled(self, message_id: int) -> None:
+        """Note that a message is outstanding no more."""
+        outstanding = self.outstanding
+        if len(outstanding) == 1 and message_id in outstanding:
+            self.outstanding = _NONE_OUTSTANDING
+        elif isinstance(outstanding, dict):
+            del outstanding[message_id]
+
+    def opened(self, token: bytes, exchange: Exchange) -> None:
+        """Note that a response with `token` is for `exchange`."""
+        exchanges = self.exchanges
+        if isinstance(exchanges, dict):
+            exchanges[token] = exchange
+        else:
+            self.exchanges = {token: exchange}
+
+    def closed(self, token: bytes) -> None:
+        """Note that nobody waits for a response with `token` any more, if anybody did."""
+        exchanges = self.exchanges
+        if token in exchanges:
+            if len(exchanges) == 1:
+                self.exchanges = _NO_EXCHANGES
+            elif isinstance(exchanges, dict):
+                del exchanges[token]
+
     def next_message_id(self) -> int:
         """Return a message ID that has not been used towards this peer for the longest time (RFC 7252 §4.4)."""
         message_id = self._message_id
@@ -84,14 +121,13 @@ class Peers:
     it was last used: until then its message IDs must not be used again (RFC 7252 §4.4).
     """
 
-    __slots__ = ("_by_path", "_entropy", "_lifetime", "_limit", "_next_index", "_sweep", "_timers")
+    __slots__ = ("_by_path", "_entropy", "_lifetime", "_limit", "_sweep", "_timers")
 
     def __init__(self, entropy: Entropy, timers: Timers, limit: int, lifetime: float) -> None:
         self._entropy = entropy
         self._timers = timers
         self._limit = limit
         self._lifetime = lifetime
-        self._next_index = 0
         self._sweep: Optional[Timer] = None
         self._by_path: dict[Path, Peer] = {}  # in the order of last use
 
@@ -109,8 +145,7 @@ class Peers:
         if peer is None:
             if len(by_path) >= self._limit and not self._forget_oldest_idle(now):
                 return None
-            self._next_index += 1
-            peer = Peer(path, self._next_index, self._entropy.integer(16), now)
+            peer = Peer(path, self._entropy.integer(16), now)
             if self._sweep is None:
                 self._sweep = self._timers.after(self._lifetime, now, self._forget_unused)
         peer.touched = now

@@ -88,17 +88,17 @@ class QuickExchange(Exchange):
         if len(tokens) >= limit:
             self.release(next(other for other in tokens if other != self.token))
         tokens[token] = number
-        self.peer.exchanges[token] = self
+        self.peer.opened(token, self)
 
     def release(self, token: bytes) -> None:
         """Nothing more is expected to answer `token`."""
         if token != self.token and self.tokens.pop(token, None) is not None:
-            self.peer.exchanges.pop(token, None)
+            self.peer.closed(token)
 
     def close(self, now: float) -> None:
         """End it without an answer."""
         for token in self.tokens:
-            self.peer.exchanges.pop(token, None)
+            self.peer.closed(token)
         super().close(now)
 
     def receive(self, message: Message, now: float) -> bool:

@@ -27,8 +27,9 @@ from minicoap.codec.message import (
     encode_header,
 )
 from minicoap.codec.options import BLOCK1, BLOCK2, CONTENT_FORMAT, IF_MATCH, IF_NONE_MATCH, OBSERVE, Q_BLOCK2
-from minicoap.core.deduplication import Deduplication
+from minicoap.core.deduplication import Deduplication, key_of
 from minicoap.core.echo import SAFE_ANSWER
+from minicoap.core.entropy import Entropy
 from minicoap.core.late import LateAnswers, Pending, record_of
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peer, Peers
@@ -81,6 +82,7 @@ class Reliability:
         outbox: list[tuple[bytes, Path]],
         peers: Peers,
         timers: Timers,
+        entropy: Entropy,
         parameters: TransmissionParameters,
         limits: Limits,
     ) -> None:
@@ -93,7 +95,7 @@ class Reliability:
         self._longest_token = limits.token_length
         self._undefended = SAFE_ANSWER if limits.amplification else sys.maxsize  # bytes of a datagram
         self._answers = Deduplication(
-            timers, parameters.exchange_lifetime, limits.remembered_answers, limits.remembered_bytes
+            entropy, timers, parameters.exchange_lifetime, limits.remembered_answers, limits.remembered_bytes
         )
         self._late = LateAnswers(self, transmission, above, peers, timers, self._answers, limits)
 
@@ -166,7 +168,7 @@ class Reliability:
             self.send_empty(RST, message.message_id, path)
             return
         # A repetition of a response taken before is acknowledged again, though nobody waits for it any more.
-        key = peer.index << 16 | message.message_id
+        key = key_of(path, message.message_id)
         record = record_of(0, message)
         if self._answers.recall(key, now) == record:
             self.send_empty(ACK, message.message_id, path)
@@ -189,13 +191,9 @@ class Reliability:
         if message.type == NON and mask & NOT_UNDERSTOOD:
             return  # §5.4.1: rejected, which §4.3 allows to do in silence
         remembers = message.code in _NOT_IDEMPOTENT or (mask & _MATTERS != 0 and _remembers(message.code, mask))
-        key = 0
-        peer: Optional[Peer] = None
+        key = b""
         if remembers or self._late.count:
-            peer = self._peers.reach(path, now)
-            if peer is None:
-                return
-            key = peer.index << 16 | message.message_id
+            key = key_of(path, message.message_id)
             known = self._answers.recall(key, now)
             if known is not None and self._is_repetition(known, message, path):
                 return
@@ -209,7 +207,7 @@ class Reliability:
         if isinstance(answer, Deferred):
             early = answer.response
             if early is None:
-                self._late.wait(answer, message, path, remembers, now)
+                self._late.wait(answer, message, path, key, remembers, now)
                 return
             answer = self._above.late_response(answer.request, early, now)
         data: Optional[bytes]
@@ -221,11 +219,8 @@ class Reliability:
             self._answers.remember(key, data, self.lifetime(message), now)
 
     def is_repeated(self, message: Message, path: Path, now: float) -> bool:
-        """Whether a message to a group was received before, or cannot be kept to find that out; from now on it was."""
-        peer = self._peers.reach(path, now)
-        if peer is None:
-            return True
-        key = peer.index << 16 | message.message_id
+        """Whether a message to a group was received before; from now on it was."""
+        key = key_of(path, message.message_id)
         known = self._answers.recall(key, now)
         if known is not None and self._is_repetition(known, message, path):
             return True

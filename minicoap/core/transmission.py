@@ -199,10 +199,10 @@ class Transmission:
             until = outgoing.expected_until
             outgoing.is_over = until <= now
             if not outgoing.is_over:
-                outgoing.peer.outstanding[outgoing.message_id] = outgoing
+                outgoing.peer.sent(outgoing)
                 outgoing.timer = self._timers.at(until, outgoing.unexpected)
             return
-        outgoing.peer.outstanding[outgoing.message_id] = outgoing
+        outgoing.peer.sent(outgoing)
         round_trips = self._round_trips(outgoing)
         timeout = parameters.ack_timeout if round_trips is None else round_trips.timeout
         # §4.2: the initial timeout is drawn from ACK_TIMEOUT to ACK_TIMEOUT * ACK_RANDOM_FACTOR, then doubled.
@@ -297,9 +297,9 @@ class Transmission:
         peer = outgoing.peer
         if is_another:
             message_id = peer.next_message_id()
-            del peer.outstanding[outgoing.message_id]
-            peer.outstanding[message_id] = outgoing
+            peer.settled(outgoing.message_id)
             outgoing.message_id = message_id
+            peer.sent(outgoing)
         outgoing.data = encode_response(CON, outgoing.message_id, outgoing.token, response)
 
     def unexpected(self, outgoing: Outgoing, now: float) -> None:
@@ -310,7 +310,7 @@ class Transmission:
     def settle(self, outgoing: Outgoing, now: float) -> None:
         """Take a message out of the outstanding ones and let the next in line go."""
         peer = outgoing.peer
-        del peer.outstanding[outgoing.message_id]
+        peer.settled(outgoing.message_id)
         if outgoing.timer is not None:
             outgoing.timer.cancel()
         if outgoing.flight is not None:

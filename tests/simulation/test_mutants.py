@@ -26,7 +26,7 @@ from minicoap.core.peer import Peers
 
 engine = importlib.import_module("fleet.server.engine.apply")  # the package exports a function of that name
 NODES = 16
-SEEDS = range(40)
+SEEDS = range(60)
 
 append, open_journal, fsync = Journal.append, Journal.open, SimulatedFiles.fsync
 enter_again, completed, begin = Machine._enter_again, Machine.completed, Agent._begin

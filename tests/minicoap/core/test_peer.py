@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from minicoap.core.peer import Peer, Peers
@@ -15,13 +16,13 @@ def peers(limit: int = 3) -> tuple[Peers, Timers]:
 
 
 def busy(peer: Any) -> Any:
-    peer.exchanges[b"token"] = object()
+    peer.opened(b"token", object())
     return peer
 
 
 def test_message_ids_come_round_after_all_of_them_and_leave_out_outstanding_ones() -> None:
-    peer = Peer(("host", 1), 1, 65_000, 0.0)
-    peer.outstanding[10] = peer.outstanding[11] = object()  # type: ignore[assignment]
+    peer = Peer(("host", 1), 65_000, 0.0)
+    peer.outstanding = {10: object(), 11: object()}  # type: ignore[dict-item]
     ids = [peer.next_message_id() for _ in range(65_534)]
     assert ids[0] == 65_000
     assert sorted(ids) == [number for number in range(65_536) if number not in (10, 11)]
@@ -51,7 +52,7 @@ def test_busy_peer_is_not_forgotten_until_it_is_idle() -> None:
     for now in range(100, 1000, 100):
         timers.run(float(now))
     assert table.find(("host", 1)) is peer
-    peer.exchanges.clear()
+    peer.closed(b"token")
     for now in range(1000, 1300, 100):
         timers.run(float(now))
     assert len(table) == 0
@@ -72,14 +73,20 @@ def test_full_table_forgets_the_longest_idle_and_refuses_if_all_are_busy() -> No
     assert len(table) == 3
 
 
-def test_forgotten_peer_that_returns_has_another_index() -> None:
-    table, _ = peers(limit=1)
-    first = table.reach(("host", 1), 0.0)
-    table.reach(("host", 2), 0.0)
-    again = table.reach(("host", 1), 0.0)
-    assert first is not None
-    assert again is not None
-    assert first.index != again.index
+def test_nothing_is_kept_of_what_is_over() -> None:
+    peer = Peer(("host", 1), 7, 0.0)
+    idle = peer.outstanding, peer.exchanges
+    first, second = (SimpleNamespace(message_id=number) for number in (1, 2))
+    for outgoing in (first, second):
+        peer.sent(outgoing)  # type: ignore[arg-type]
+        peer.opened(bytes(outgoing.message_id), outgoing)  # type: ignore[arg-type]
+    assert (peer.outstanding, peer.exchanges) == ({1: first, 2: second}, {bytes(1): first, bytes(2): second})
+    for number in (1, 2):
+        peer.settled(number)
+        peer.closed(bytes(number))
+        peer.closed(b"never opened")
+    assert peer.outstanding is idle[0]
+    assert peer.exchanges is idle[1]
 
 
 def test_peers_that_are_used_in_silence_do_not_stand_in_the_way_of_idle_ones() -> None:
