@@ -1,16 +1,26 @@
 """Who is there: for each registered node when it was last heard, from where, and what it said of its health.
 
-What it measures goes into the series, whose row for the node is found here.
+What it measures goes into the series, whose row for the node is the node's row here too.
 
-All of it is a sample: in memory, flushed by the ledger at intervals. The server's clock decides who is online.
+All of it is a sample: in memory, handed over to the ledger at intervals. The server's clock decides who is online.
+
+There may be a hundred thousand nodes, so that nothing here is an object of its own but the last report: columns are
+arrays with a row for each node, and a `Presence` is made when somebody looks at one. An IPv4 address is six bytes of
+them; any other path, which is an object of many hundred, is kept as it is.
 """
 
 from __future__ import annotations
 
+import socket
+from array import array
+from collections.abc import Iterator
+from heapq import nsmallest
 from typing import Optional
 
 import msgspec
 
+from fleet.server.queries import Sample
+from fleet.server.samples import SampleBlock, is_packed, pack, unpack
 from fleet.server.series import Series
 from minicoap.core.request import Path
 
@@ -21,23 +31,62 @@ STATUSES = (ONLINE, OFFLINE, UNHEALTHY)
 
 REPORTS_LIMIT = 256 * 1024 * 1024  # bytes of the reports of all nodes that are kept in memory
 SMALL_REPORT = 2048  # bytes, which a report may have even then
+# Packing costs as much as taking a report does. So it is done a little later, some at a time, and only where many are
+# not packed: a busy server is not held up, and one whose nodes report each minute has packed all but the last few
+# seconds' reports.
+UNPACKED = 2048  # reports that may stay as they came
+PACK_INTERVAL = 0.5  # seconds from one packing to the next
+PACKED_AT_ONCE = 1024
+_LOOKED_AT = 4 * PACKED_AT_ONCE
 INTERVALS_TO_OFFLINE = 3  # reports that may be missing before a node counts as offline
+
+_NO_REPORT = b""
 
 
 class Presence:
-    """What is known of one node; `seen_at` in UTC ms, 0 for not since the server's data began; `body` JSON.
+    """What is known of one node, whose row is `row`; good until the node is removed."""
 
-    `row` is the node's in the series.
-    """
+    __slots__ = ("_presences", "row")
 
-    __slots__ = ("body", "healthy", "path", "row", "seen_at")
-
-    def __init__(self, row: int) -> None:
+    def __init__(self, presences: Presences, row: int) -> None:
+        self._presences = presences
         self.row = row
-        self.path: Optional[Path] = None
-        self.seen_at = 0
-        self.healthy = True
-        self.body = b""
+
+    @property
+    def seen_at(self) -> int:
+        """When it was last heard, in UTC ms; 0 for not since the server's data began."""
+        return self._presences.seen_at[self.row]
+
+    @seen_at.setter
+    def seen_at(self, at: int) -> None:
+        self._presences.seen_at[self.row] = at
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it said that all is well."""
+        return self._presences.healthy[self.row] != 0
+
+    @healthy.setter
+    def healthy(self, healthy: bool) -> None:
+        self._presences.healthy[self.row] = healthy
+
+    @property
+    def body(self) -> bytes:
+        """Its last report, JSON; empty if there is none."""
+        return unpack(self._presences.bodies[self.row])
+
+    @property
+    def path(self) -> Optional[Path]:
+        """Where it is; None if it has yet to show that."""
+        return self._presences.paths.get(self.row)
+
+    @path.setter
+    def path(self, path: Path) -> None:
+        self._presences.paths.put(self.row, path)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` is where it is."""
+        return self._presences.paths.holds(self.row, path)
 
 
 class _Healthy(msgspec.Struct):
@@ -45,52 +94,119 @@ class _Healthy(msgspec.Struct):
 
 
 class Presences:
-    """All registered nodes, each with its row of `series`; `health_interval` in seconds."""
+    """All registered nodes, each with its row of `series`; `health_interval` in seconds.
+
+    The columns `seen_at`, `healthy`, `bodies` and `paths` are for a `Presence` to look at.
+    """
 
     def __init__(self, health_interval: float, series: Series) -> None:
         self._series = series
         self._patience = int(health_interval * 1000 * INTERVALS_TO_OFFLINE)
-        self._nodes: dict[str, Presence] = {}
+        self._rows: dict[str, int] = {}
+        self.seen_at = array("q")
+        self.healthy = bytearray()
+        self.bodies: list[bytes] = []
+        self.paths = _Paths()
+        self._unsaved = bytearray()  # 1 where the report is another than the ledger has
         self._held = 0  # bytes of all reports
+        self._unpacked = 0  # reports
+        self._hand = 0  # the row that packing goes on at
         self._healthy = msgspec.json.Decoder(_Healthy)
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self._rows)
 
     def find(self, node_id: str) -> Optional[Presence]:
         """Return what is known of a node; None if it is not registered."""
-        return self._nodes.get(node_id)
+        row = self._rows.get(node_id)
+        return None if row is None else Presence(self, row)
 
     def add(self, node_id: str) -> Presence:
         """A node is registered."""
-        presence = self._nodes.get(node_id)
-        if presence is None:
-            presence = self._nodes[node_id] = Presence(self._series.add(node_id))
-        return presence
+        row = self._rows.get(node_id)
+        if row is None:
+            row = self._rows[node_id] = self._series.add(node_id)
+            if row == len(self.bodies):
+                self.seen_at.append(0)
+                self.healthy.append(1)
+                self.bodies.append(_NO_REPORT)
+                self._unsaved.append(0)
+                self.paths.add_row()
+        return Presence(self, row)
 
     def remove(self, node_id: str) -> None:
         """A node is not registered any more."""
-        presence = self._nodes.pop(node_id, None)
-        if presence is not None:
-            self._held -= len(presence.body)
-            self._series.remove(presence.row)
+        row = self._rows.pop(node_id, None)
+        if row is not None:
+            body = self.bodies[row]
+            self._held -= len(body)
+            self._unpacked -= not is_packed(body)
+            self._series.remove(row)
+            self.seen_at[row] = self._unsaved[row] = 0
+            self.healthy[row] = 1
+            self.bodies[row] = _NO_REPORT
+            self.paths.clear(row)
 
     def has_room(self, presence: Presence, body: bytes) -> bool:
         """Whether a node's report can be kept in the place of its last one."""
-        grown = self._held + len(body) - len(presence.body)
-        return grown <= REPORTS_LIMIT or len(body) <= max(SMALL_REPORT, len(presence.body))
+        before = len(self.bodies[presence.row])
+        grown = self._held + len(body) - before
+        return grown <= REPORTS_LIMIT or len(body) <= max(SMALL_REPORT, before)
 
-    def keep(self, presence: Presence, body: bytes) -> None:
+    def keep(self, presence: Presence, body: bytes, healthy: bool) -> None:
         """Keep a node's report in the place of its last one."""
-        self._held += len(body) - len(presence.body)
-        presence.body = body
+        row = presence.row
+        before = self.bodies[row]
+        self._held += len(body) - len(before)
+        self._unpacked += is_packed(before)
+        self.bodies[row] = body
+        self.healthy[row] = healthy
+        self._unsaved[row] = 1
 
-    def restore(self, node_id: str, seen_at: int, body: bytes) -> None:
-        """Take up what was flushed before a restart."""
+    @property
+    def is_loose(self) -> bool:
+        """Whether there is enough to pack."""
+        return self._unpacked > UNPACKED
+
+    def pack(self) -> None:
+        """Pack some of the reports."""
+        bodies, row, left = self.bodies, self._hand, PACKED_AT_ONCE
+        for _ in range(min(_LOOKED_AT, len(bodies))):
+            row = row + 1 if row + 1 < len(bodies) else 0
+            body = bodies[row]
+            if not is_packed(body):
+                bodies[row] = packed = pack(body)
+                self._held += len(packed) - len(body)
+                self._unpacked -= 1
+                left -= 1
+                if not left:
+                    break
+        self._hand = row
+
+    def sample(self, node_id: str, presence: Presence) -> Sample:
+        """Return what is to be saved of a node at once."""
+        self._unsaved[presence.row] = 0
+        return Sample(node_id, presence.seen_at, pack(self.bodies[presence.row]))
+
+    def unsaved(self) -> Optional[SampleBlock]:
+        """Return what is to be saved of all nodes; None if that is nothing."""
+        flags = self._unsaved
+        rows = array("I", [row for row, flag in enumerate(flags) if flag])
+        if not rows:
+            return None
+        self._unsaved = bytearray(len(flags))
+        return SampleBlock(self._series.node_ids(), rows, self.seen_at[:], self.bodies[:])
+
+    def restore(self, node_id: str, seen_at: int, packed: bytes) -> None:
+        """Take up what was saved before a restart."""
         presence = self.add(node_id)
+        body = unpack(packed)
+        self.keep(presence, body, self._healthy.decode(body).overall_healthy)
+        self.bodies[presence.row] = packed = pack(packed)
+        self._held += len(packed) - len(body)
+        self._unpacked -= 1
         presence.seen_at = seen_at
-        self.keep(presence, body)
-        presence.healthy = self._healthy.decode(body).overall_healthy
+        self._unsaved[presence.row] = 0
 
     def status(self, presence: Presence, now: int) -> str:
         """Return a node's status at `now` (UTC ms)."""
@@ -100,7 +216,83 @@ class Presences:
 
     def counts(self, now: int) -> dict[str, int]:
         """Return how many nodes have each status."""
-        counts = dict.fromkeys(STATUSES, 0)
-        for presence in self._nodes.values():
-            counts[self.status(presence, now)] += 1
-        return counts
+        since = now - self._patience
+        # Rows without a node are healthy and were last seen in 1970.
+        offline = sum(map(since.__gt__, self.seen_at)) - (len(self.seen_at) - len(self._rows) if since > 0 else 0)
+        unhealthy = sum(self.seen_at[row] >= since for row in self._unhealthy_rows())
+        return {ONLINE: len(self._rows) - offline - unhealthy, OFFLINE: offline, UNHEALTHY: unhealthy}
+
+    def with_status(self, status: str, after: str, limit: int, now: int) -> list[str]:
+        """Return the ids of the first `limit` nodes behind `after` that have a status at `now` (UTC ms), in order."""
+        since = now - self._patience
+        seen_at, healthy, rows = self.seen_at, self.healthy, self._rows
+        if status == UNHEALTHY:
+            node_ids = self._series.node_ids()
+            found = [node_ids[row] for row in self._unhealthy_rows() if seen_at[row] >= since]
+        elif status == OFFLINE:
+            found = [node_id for node_id, row in rows.items() if seen_at[row] < since]
+        else:
+            found = [node_id for node_id, row in rows.items() if seen_at[row] >= since and healthy[row]]
+        return nsmallest(limit, [node_id for node_id in found if node_id > after] if after else found)
+
+    def _unhealthy_rows(self) -> Iterator[int]:
+        row = self.healthy.find(0)
+        while row >= 0:
+            yield row
+            row = self.healthy.find(0, row + 1)
+
+
+class _Paths:
+    """The paths of nodes by row: an IPv4 address in two arrays, any other in a dict."""
+
+    __slots__ = ("_hosts", "_others", "_ports")
+
+    def __init__(self) -> None:
+        self._hosts = array("I")
+        self._ports = array("H")  # 0 where there is no address
+        self._others: dict[int, Path] = {}
+
+    def add_row(self) -> None:
+        """A further row at the end."""
+        self._hosts.append(0)
+        self._ports.append(0)
+
+    def get(self, row: int) -> Optional[Path]:
+        """Return the path of a row."""
+        port = self._ports[row]
+        if not port:
+            return self._others.get(row)
+        return socket.inet_ntop(socket.AF_INET, self._hosts[row].to_bytes(4, "big")), port
+
+    def put(self, row: int, path: Path) -> None:
+        """Set the path of a row."""
+        self.clear(row)
+        host = _ipv4(path)
+        if host is None:
+            self._others[row] = path
+        else:
+            self._hosts[row] = int.from_bytes(host, "big")
+            self._ports[row] = path[1]
+
+    def clear(self, row: int) -> None:
+        """Forget the path of a row."""
+        self._ports[row] = 0
+        self._others.pop(row, None)
+
+    def holds(self, row: int, path: Path) -> bool:
+        """Whether `path` is the path of a row."""
+        port = self._ports[row]
+        if not port:
+            return self._others.get(row) == path
+        host = _ipv4(path) if path[1] == port else None
+        return host is not None and int.from_bytes(host, "big") == self._hosts[row]
+
+
+def _ipv4(path: Path) -> Optional[bytes]:
+    """Return the address of a plain IPv4 path; None for any other."""
+    if type(path) is not tuple or len(path) != 2 or not path[1]:
+        return None
+    try:
+        return socket.inet_pton(socket.AF_INET, path[0])
+    except OSError:
+        return None

@@ -192,6 +192,10 @@ class Series:
         self._hour.clear_row(row)
         self._free.append(row)
 
+    def node_ids(self) -> tuple[str, ...]:
+        """Return the ids of the nodes by row; an empty one where a node was removed."""
+        return tuple(self._node_ids)
+
     def record(self, row: int, at: int, report: HealthReport) -> None:
         """Take the values of a node's report that came at `at` (UTC ms)."""
         number, within = divmod(at, HOUR_MS)
@@ -230,7 +234,7 @@ class Series:
         self._hour = Hour(number, len(self._node_ids))
         if not self._is_empty:
             self._is_empty = True
-            self._hand_over(HourBlock(over, tuple(self._node_ids)))
+            self._hand_over(HourBlock(over, self.node_ids()))
 
 
 def merge(resolution: int, first: bytes, second: bytes) -> bytes:

@@ -21,6 +21,7 @@ from fleet.server.changes import ARTIFACT, EXECUTION, JOB, NODE, RELEASED, REMOV
 from fleet.server.commands import Advance, Notified, Outcome
 from fleet.server.config import ServerConfig
 from fleet.server.notifier import Notifier
+from fleet.server.presence import PACK_INTERVAL
 from fleet.server.queries import ContentsQuery, NodeItem, NodesQuery, Page, WaitingItem, WaitingQuery
 from fleet.server.resources.audit import AuditResource
 from fleet.server.resources.firmware import FirmwareResource
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FLUSH_INTERVAL = 900.0  # seconds between flushes of samples
+SAVE_INTERVAL = 3600.0  # seconds between times that all samples are saved
 RETRY_ADVANCE = 5.0  # seconds until due work is tried again after the store could not do it
 
 
@@ -108,7 +109,8 @@ class Server:
         self._notifier = Notifier(self.endpoint, services.presences, self._acknowledged)
         self._is_advancing = False
         self._advance_after = 0.0
-        self._flush_at = clock.monotonic() + FLUSH_INTERVAL
+        self._save_at = clock.monotonic() + SAVE_INTERVAL
+        self._pack_at = 0.0
         self._restored: Callable[[], None] = _nothing
         self._needed: dict[str, None] = {}
         self._resuming = 0  # questions to the store what waits, now that a job goes on
@@ -118,10 +120,12 @@ class Server:
     # DatagramMachine
 
     def next_timeout(self) -> Optional[float]:
-        """When something is due: a message's timer, a row of the store, a flush."""
+        """When something is due: a message's timer, a row of the store, samples to be saved."""
         if self.services.artifacts.parts.has_unhashed:
             return 0.0  # long since
-        when = self._flush_at
+        when = self._save_at
+        if self.services.presences.is_loose and self._pack_at < when:
+            when = self._pack_at
         endpoint_due = self.endpoint.next_timeout()
         if endpoint_due is not None and endpoint_due < when:
             when = endpoint_due
@@ -143,11 +147,14 @@ class Server:
         self.endpoint.handle_timeout(now)
         self._notifier.send(now)
         services = self.services
-        if now >= self._flush_at:
-            self._flush_at = now + FLUSH_INTERVAL
-            services.ledger.flush()
+        if now >= self._save_at:
+            self._save_at = now + SAVE_INTERVAL
+            self._save_samples()
             services.artifacts.parts.expire(now)
         services.artifacts.parts.hash_on()
+        if now >= self._pack_at and services.presences.is_loose:
+            self._pack_at = now + PACK_INTERVAL
+            services.presences.pack()
         refusals_due = services.audit.next_due_at()
         if refusals_due is not None and now >= refusals_due:
             services.audit.flush()
@@ -192,8 +199,14 @@ class Server:
 
     def stop(self) -> None:
         """Hand what only memory has over to the ledger, which is about to be closed."""
+        self._save_samples()
         self.services.series.close()
         self.services.audit.flush()
+
+    def _save_samples(self) -> None:
+        block = self.services.presences.unsaved()
+        if block is not None:
+            self.services.ledger.record_all(block)
 
     def start(self, ready: Callable[[], None]) -> None:
         """Take up what the store knows, then call `ready`."""

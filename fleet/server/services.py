@@ -81,7 +81,7 @@ class Services:
         """
         presence.seen_at = at
         path = request.path
-        if presence.path != path:
+        if not presence.is_at(path):
             if request.age is None and not self.needs_no_proof(path):
                 return False
             presence.path = path

@@ -20,6 +20,7 @@ from fleet.server.queries import (
     WaitingQuery,
     encode_cursor,
 )
+from fleet.server.samples import SampleBlock, unpack
 from tests.store.stores import an_artifact, creating, putting, registering, reporting
 
 NODES = tuple(f"n{index}" for index in range(7))
@@ -116,11 +117,27 @@ def test_a_node_shows_its_last_sample_flushed_or_not(disk):
     assert store.one(NodeQuery("n1")).sample.at == 6
 
 
+def test_a_block_of_samples_is_written_but_for_what_is_known_later(disk):
+    store = disk.open()
+    node_ids = [f"n{number}" for number in range(9)]
+    store.register(*node_ids)
+    rows = [number for number in range(9) if number != 4]
+    block = SampleBlock(node_ids, rows, range(100, 109), [b'{"node_id":"%d"}' % number for number in range(9)])
+    store.ledger.record([Sample("n1", 7, b"{}"), Sample("n4", 7, b"{}")])
+    store.ledger.record_all(block)
+    store.ledger.record([Sample("n3", 200, b"{}")])
+    store = disk.open()
+
+    samples = [item.sample for item in store.all(NodesQuery)]
+    assert [sample.at for sample in samples] == [100, 101, 102, 200, 7, 105, 106, 107, 108]
+    assert unpack(samples[8].body) == b'{"node_id":"8"}'
+
+
 def test_a_sample_of_a_node_that_is_gone_or_was_never_there_is_dropped(disk):
     store = disk.open()
     store.register("n1")
-    store.ledger.record([Sample("n1", 5, b"{}")], flush=True)
-    store.ledger.record([Sample("n2", 5, b"{}")], flush=True)
+    store.ledger.record([Sample("n1", 5, b"{}")])
+    store.ledger.record([Sample("n2", 5, b"{}")])
     store.ok(RemoveNode(6, "n1"))
     store = disk.open()
     store.register("n1", "n2")

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fleet.model.audit import Origin
 from fleet.model.nodes import Registration
 from fleet.server.commands import InstallJob, RegisterNode
 from fleet.server.queries import AuditQuery, JobQuery, NodeQuery, NodesQuery, Sample
+from fleet.server.samples import SampleBlock
 from fleet.server.store import migrations
 from fleet.server.store import sqlite as sqlite_module
 from fleet.server.store.sqlite import SqliteLedger
@@ -108,7 +110,7 @@ def test_a_full_disk_keeps_samples_in_memory_until_they_can_be_written(tmp_path)
     limit_pages(store, 0)
     samples = [Sample(node, 7, b"x" * 3000) for node in nodes]
 
-    store.ledger.record(samples, flush=True)
+    store.ledger.record(samples)
     store.apply(registering("n00"))  # by now the flush was tried
     store.apply(registering("n00"))
     assert [item.sample for item in store.all(NodesQuery)] == samples
@@ -210,49 +212,51 @@ def test_commits_are_made_to_last(tmp_path):
     disk.close()
 
 
-def test_samples_go_to_disk_in_intervals_sorted_and_a_change_of_state_at_once(tmp_path):
+def test_a_block_of_samples_is_written_some_at_a_time_with_commands_in_between(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_module, "CHUNK", 10)
+    written: list = []
+    put_samples = sqlite_module.put_samples
+
+    def put(connection, samples):
+        written.append([sample.node_id for sample in samples])
+        put_samples(connection, samples)
+
+    monkeypatch.setattr(sqlite_module, "put_samples", put)
+    disk = SqliteDisk(str(tmp_path / "fleet.db"))
+    store = disk.open()
+    node_ids = [f"n{number:02}" for number in range(35)]
+    store.register(*node_ids)
+
+    store.ledger.record_all(SampleBlock(node_ids[::-1], range(35), [5] * 35, [b"{}"] * 35))
+    store = disk.open()
+
+    assert [len(chunk) for chunk in written] == [10, 10, 10, 5]
+    assert [node_id for chunk in written for node_id in chunk] == node_ids
+    assert [item.sample.at for item in store.all(NodesQuery)] == [5] * 35
+    disk.close()
+
+
+def test_what_could_not_be_written_is_tried_again_after_an_interval(tmp_path, monkeypatch):
     path = str(tmp_path / "fleet.db")
-    posted: list = []
-    store = Driver(lambda post: SqliteLedger(path, post))
-    store.register("n1", "n2", "n3")
-    reader = sqlite3.connect(path)
+    failures = [sqlite3.OperationalError("database or disk is full")] * 3
+    put_samples = sqlite_module.put_samples
 
-    def on_disk():
-        return reader.execute("SELECT node_id FROM samples ORDER BY node_id").fetchall()
+    def put(connection, samples):
+        if failures:
+            raise failures.pop()
+        put_samples(connection, samples)
 
-    store.ledger.record([Sample("n3", 5, b"{}"), Sample("n1", 5, b"{}")])
-    store.ok(registering("n1"))
-    assert on_disk() == []
-    store.ledger.record([Sample("n2", 5, b"{}")], flush=True)
-    store.apply_all([registering("n1")])
-    store.apply_all([registering("n1")])
-    assert on_disk() == [("n2",)]
-    store.ledger.flush()
-    store.apply_all([registering("n1")])
-    store.apply_all([registering("n1")])
-    assert on_disk() == [("n1",), ("n2",), ("n3",)]
-    assert store.one(NodeQuery("n3")).sample == Sample("n3", 5, b"{}")
-    reader.close()
-    store.ledger.close()
-    assert posted == []
-
-
-def test_the_interval_alone_flushes_the_samples(tmp_path):
-    path = str(tmp_path / "fleet.db")
-    written = threading.Event()
-
-    class Watched(SqliteLedger):
-        def _flush_samples(self, node_ids):
-            super()._flush_samples(node_ids)
-            with closing(sqlite3.connect(path)) as database:
-                if database.execute("SELECT count(*) FROM samples").fetchone() == (1,):
-                    written.set()
-
-    store = Driver(lambda post: Watched(path, post, flush_interval=0.01))
-    store.register("n1")
+    monkeypatch.setattr(sqlite_module, "put_samples", put)
+    store = Driver(lambda post: SqliteLedger(path, post, retry_interval=0.01))
+    store.register("n1", "n2")
     store.ledger.record([Sample("n1", 5, b"{}")])
+    store.ledger.record_all(SampleBlock(["n2"], [0], [6], [b"{}"]))
 
-    assert written.wait(60)
+    deadline = time.monotonic() + 60
+    with closing(sqlite3.connect(path)) as database:
+        while database.execute("SELECT node_id, at FROM samples ORDER BY 1").fetchall() != [("n1", 5), ("n2", 6)]:
+            assert time.monotonic() < deadline
+            store.apply(registering("n1"))
     store.ledger.close()
 
 

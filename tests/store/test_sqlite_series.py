@@ -91,7 +91,7 @@ def test_hours_that_cannot_be_written_wait_in_memory_but_not_without_bound(tmp_p
     assert [mean[1] for mean in means(store)] == [1, 2]
 
     failing = False
-    store.ledger.flush()
+    store.ledger.record([])
     settle(store)
 
     assert [row[0] for row in rows(disk.path, TABLES[0])] == [H + 1, H + 2]

@@ -15,7 +15,7 @@ from fleet.model.health import HealthReport, report_etag
 from fleet.model.mergepatch import merge_patch
 from fleet.model.times import iso_from_ms
 from fleet.server.presence import SMALL_REPORT, Presence
-from fleet.server.queries import Figures, FiguresQuery, Page, Sample
+from fleet.server.queries import Figures, FiguresQuery, Page
 from fleet.server.services import Services
 from minicoap.codec import codes
 from minicoap.codec.contentformats import MERGE_PATCH
@@ -140,16 +140,15 @@ class HealthResource:
             text = f"the server has no room for large reports of so many nodes; send one of {SMALL_REPORT} bytes"
             return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
         at = services.at()
-        # A change of state goes to disk at once; the rest may wait for the next flush (samples).
+        # A change of state goes to disk at once; the rest may wait (samples).
         has_changed = presence.healthy != report.overall_healthy or not presence.body
         is_believed = services.heard(request, presence, at)
-        presence.healthy = report.overall_healthy
-        services.presences.keep(presence, body)
+        services.presences.keep(presence, body, report.overall_healthy)
         services.series.record(presence.row, at, report)
-        services.ledger.record((Sample(report.node_id, at, body),), flush=has_changed)
         services.changed(f"/nodes/{report.node_id}/health")
         services.changed(f"/nodes/{report.node_id}/metrics")
         if has_changed:
+            services.ledger.record((services.presences.sample(report.node_id, presence),))
             services.changed("/health")
             services.changed("/nodes")
         jobs = tuple(services.waiting.jobs_for(report.node_id))

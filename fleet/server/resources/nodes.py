@@ -176,7 +176,7 @@ class NodesResource:
         size = 0
         for count, item in enumerate(page.items):
             presence = self._services.presences.find(item.node.node_id)
-            size += len(presence.body) if presence is not None else 0
+            size += 0 if presence is None else len(presence.body)
             if size > PAGE_REPORTS_LIMIT and count:
                 return page.items[:count], encode_cursor(page.items[count - 1].node.node_id)
         return page.items, page.next

@@ -14,6 +14,7 @@ from fleet.model.nodes import Node
 from fleet.server.changes import Change
 from fleet.server.commands import Command, Outcome
 from fleet.server.queries import Item, Page, Query, Sample
+from fleet.server.samples import SampleBlock
 from fleet.server.series import HourBlock
 
 Post = Callable[[Callable[[], None]], None]
@@ -26,7 +27,7 @@ QUEUE_LIMIT = 20_000
 ANSWERS_LIMIT = 100_000
 """Outcomes remembered by request id at most; the oldest go first."""
 BLOCKS_LIMIT = 2
-"""Hours of series kept in memory at most while they cannot be written; the oldest go first."""
+"""Hours of series, and blocks of samples, kept in memory at most while they cannot be written; the oldest go first."""
 CHANGES_LIMIT = 10_000
 """Changes kept for readers of the feed."""
 AUDIT_LIMITS = {OPERATORS: 100_000, NODES: 50_000, REFUSALS: 10_000}
@@ -145,7 +146,7 @@ class Tx(Protocol):
 
 
 class Ledger(Protocol):
-    """Durable commands in order, consistent answers, and buffered samples.
+    """Durable commands in order, consistent answers, and samples, which are durable some time later.
 
     `done` and watchers are called in the owner's thread through the `Post` given at construction, never inside
     `submit` or `query`; one post serves all that one commit completed. An outcome that was delivered is durable.
@@ -157,8 +158,14 @@ class Ledger(Protocol):
     def query(self, query: Query[Item], done: Callable[[Page[Item]], None]) -> None:
         """Answer a query; it sees every command whose outcome was delivered before."""
 
-    def record(self, samples: Sequence[Sample], flush: bool = False) -> None:
-        """Take the last samples of nodes into memory, where queries find them; with `flush` they go to disk at once."""
+    def record(self, samples: Sequence[Sample]) -> None:
+        """Take the last samples of nodes into memory, where queries find them, and write them to disk soon."""
+
+    def record_all(self, block: SampleBlock) -> None:
+        """Write the last samples of many nodes to disk, sorted, some at a time, so that commands need not wait long.
+
+        A sample that is recorded later takes the place of the one in the block, whichever is written first.
+        """
 
     def record_series(self, block: HourBlock) -> None:
         """Take an hour of all nodes' series into memory, where queries find it, and write it to disk soon.
@@ -166,9 +173,6 @@ class Ledger(Protocol):
         It is written sorted, in one transaction, and joined with what is there of that hour; hours older than are kept
         are removed afterwards, some at a time.
         """
-
-    def flush(self) -> None:
-        """Write the samples in memory to disk soon, sorted, in one transaction."""
 
     def watch(self, on_changes: Callable[[Sequence[Change]], None]) -> None:
         """Call `on_changes` with what each commit changed, after the `done`s of its commands."""

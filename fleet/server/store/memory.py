@@ -1,7 +1,7 @@
 """The store in memory, for tests and simulation: rows as a disk would hold them, and a ledger that may die over them.
 
 `MemoryStore` is what survives: simulation keeps it as it keeps a device's disk. `MemoryLedger` is the running process's
-part: commands not yet applied and samples not yet flushed are lost with it.
+part: commands not yet applied are lost with it.
 """
 
 from collections import deque
@@ -13,6 +13,7 @@ from fleet.server.commands import UNAVAILABLE, Command, Outcome
 from fleet.server.engine import apply
 from fleet.server.engine.deadlines import ANSWERS_GRACE_MS, ANSWERS_KEPT_MS
 from fleet.server.queries import Item, Page, Query, Sample
+from fleet.server.samples import SampleBlock
 from fleet.server.series import KEPT_HOURS, HourBlock, merge
 
 from .delivery import Completion, deliver
@@ -86,7 +87,6 @@ class MemoryLedger:
         self._post = post
         self._commands: deque[tuple[Command, Callable[[Outcome], None]]] = deque()
         self._queries: deque[tuple[Query[Any], Callable[[Page[Any]], None]]] = deque()
-        self._samples: dict[str, Sample] = {}
         self._blocks: list[HourBlock] = []
         self._watchers: list[Callable[[Sequence[Change]], None]] = []
         self._is_posted = False
@@ -110,22 +110,18 @@ class MemoryLedger:
         self._queries.append((query, done))
         self._wake()
 
-    def record(self, samples: Sequence[Sample], flush: bool = False) -> None:
-        """See Ledger."""
-        for sample in samples:
-            self._samples[sample.node_id] = sample
-        if flush:
-            self.store.write_samples(samples)
+    def record(self, samples: Sequence[Sample]) -> None:
+        """See Ledger; here at once."""
+        self.store.write_samples(samples)
+
+    def record_all(self, block: SampleBlock) -> None:
+        """See Ledger; here at once."""
+        self.store.write_samples(list(block.samples()))
 
     def record_series(self, block: HourBlock) -> None:
         """See Ledger."""
         self._blocks.append(block)
         self._wake()
-
-    def flush(self) -> None:
-        """See Ledger; here at once."""
-        self.store.write_samples([self._samples[node_id] for node_id in sorted(self._samples)])
-        self._samples.clear()
 
     def watch(self, on_changes: Callable[[Sequence[Change]], None]) -> None:
         """See Ledger."""
@@ -141,15 +137,13 @@ class MemoryLedger:
             return
         while self._commands or self._queries or self._blocks:
             self._post(partial(deliver, self._post, self._work()))
-        self.flush()
         self._is_closed = True
 
     def crash(self) -> None:
-        """Die as with the power gone: what was submitted and not applied, and the samples in memory, are lost."""
+        """Die as with the power gone: what was submitted and not applied is lost."""
         self._is_closed = True
         self._commands.clear()
         self._queries.clear()
-        self._samples.clear()
         self._blocks.clear()
 
     def _wake(self) -> None:
@@ -180,5 +174,5 @@ class MemoryLedger:
             self.store.write_series(self._blocks.pop(0))
         while self._queries and not self._commands:
             query, done = self._queries.popleft()
-            completions.append((done, answer(self.store.tables, self._samples, query)))
+            completions.append((done, answer(self.store.tables, query)))
         return completions

@@ -1,7 +1,7 @@
 """Queries over rows in memory."""
 
 import heapq
-from typing import Any, Callable, Iterable, Mapping, Optional
+from typing import Any, Callable, Iterable, Optional
 
 from fleet.errors import InvalidError
 from fleet.model.artifacts import Artifact
@@ -37,7 +37,6 @@ from fleet.server.queries import (
     NodesQuery,
     Page,
     Query,
-    Sample,
     SeriesQuery,
     SeriesRow,
     WaitingItem,
@@ -50,13 +49,11 @@ from fleet.server.series import HOUR_MS, KEPT_HOURS
 
 from .memory_rows import Tables
 
-Samples = Mapping[str, Sample]
 
-
-def answer(tables: Tables, samples: Samples, query: Query[Item]) -> Page[Item]:
-    """Answer a query from the rows, `samples` being those not yet flushed."""
+def answer(tables: Tables, query: Query[Item]) -> Page[Item]:
+    """Answer a query from the rows."""
     try:
-        page: Page[Item] = _ANSWERS[type(query)](tables, samples, query)
+        page: Page[Item] = _ANSWERS[type(query)](tables, query)
     except InvalidError as error:
         return Page(status=commands.INVALID, detail=str(error))
     return page
@@ -75,17 +72,17 @@ def _job_item(tables: Tables, job: Job) -> JobItem:
     return JobItem(job, dict(tables.counts[job.job_id]))
 
 
-def _job(tables: Tables, _samples: Samples, query: JobQuery) -> Page[JobItem]:
+def _job(tables: Tables, query: JobQuery) -> Page[JobItem]:
     job = tables.jobs.get(query.job_id)
     return Page() if job is None else Page((_job_item(tables, job),))
 
 
-def _answer(tables: Tables, _samples: Samples, query: AnswerQuery) -> Page[Outcome]:
+def _answer(tables: Tables, query: AnswerQuery) -> Page[Outcome]:
     known = tables.answers.get(query.command.request_id or "")
     return Page() if known is None else Page((answer_again(query.command, *known[1:]),))
 
 
-def _jobs(tables: Tables, _samples: Samples, query: JobsQuery) -> Page[JobItem]:
+def _jobs(tables: Tables, query: JobsQuery) -> Page[JobItem]:
     keys = [(job.created_at, job.job_id) for job in tables.jobs.values()]
     if query.after is not None:
         start = decode_cursor(query.after, int, str)
@@ -95,12 +92,12 @@ def _jobs(tables: Tables, _samples: Samples, query: JobsQuery) -> Page[JobItem]:
     return Page(items, encode_cursor(*newest[query.limit - 1]) if len(newest) > query.limit else None)
 
 
-def _executions(tables: Tables, _samples: Samples, query: ExecutionsQuery) -> Page[Execution]:
+def _executions(tables: Tables, query: ExecutionsQuery) -> Page[Execution]:
     rows = tables.executions.get(query.job_id, {})
     return page_of([rows[key] for key in _next_keys(rows, query.after, query.limit)], query.limit, "node_id")
 
 
-def _node_job(tables: Tables, _samples: Samples, query: NodeJobQuery) -> Page[NodeJobItem]:
+def _node_job(tables: Tables, query: NodeJobQuery) -> Page[NodeJobItem]:
     job = tables.jobs.get(query.job_id)
     execution = tables.executions.get(query.job_id, {}).get(query.node_id)
     return Page() if job is None or execution is None else Page((NodeJobItem(job, execution),))
@@ -110,7 +107,7 @@ def _number(row: tuple[int, AuditEntry]) -> int:
     return row[0]
 
 
-def _audit(tables: Tables, _samples: Samples, query: AuditQuery) -> Page[AuditItem]:
+def _audit(tables: Tables, query: AuditQuery) -> Page[AuditItem]:
     start = None if query.after is None else decode_cursor(query.after, int)[0]
     found = []
     for number, entry in sorted(
@@ -129,11 +126,11 @@ def _audit(tables: Tables, _samples: Samples, query: AuditQuery) -> Page[AuditIt
     return page_of(found, query.limit, "number")
 
 
-def _audit_dropped(tables: Tables, _samples: Samples, _query: AuditDroppedQuery) -> Page[tuple[str, int]]:
+def _audit_dropped(tables: Tables, _query: AuditDroppedQuery) -> Page[tuple[str, int]]:
     return Page(tuple(sorted(tables.audit_dropped.items())))
 
 
-def _waiting(tables: Tables, _samples: Samples, query: WaitingQuery) -> Page[WaitingItem]:
+def _waiting(tables: Tables, query: WaitingQuery) -> Page[WaitingItem]:
     start = ("", "") if query.after is None else decode_cursor(query.after, str, str)
     found = []
     for job_id in sorted(tables.jobs):
@@ -147,23 +144,23 @@ def _waiting(tables: Tables, _samples: Samples, query: WaitingQuery) -> Page[Wai
     return page_of(found, query.limit, "job_id", "node_id")
 
 
-def _node_item(tables: Tables, samples: Samples, node: Node) -> NodeItem:
-    return NodeItem(node, samples.get(node.node_id) or tables.samples.get(node.node_id))
+def _node_item(tables: Tables, node: Node) -> NodeItem:
+    return NodeItem(node, tables.samples.get(node.node_id))
 
 
-def _node(tables: Tables, samples: Samples, query: NodeQuery) -> Page[NodeItem]:
+def _node(tables: Tables, query: NodeQuery) -> Page[NodeItem]:
     node = tables.nodes.get(query.node_id)
-    return Page() if node is None else Page((_node_item(tables, samples, node),))
+    return Page() if node is None else Page((_node_item(tables, node),))
 
 
-def _nodes(tables: Tables, samples: Samples, query: NodesQuery) -> Page[NodeItem]:
+def _nodes(tables: Tables, query: NodesQuery) -> Page[NodeItem]:
     node_ids = _next_keys(tables.nodes, query.after, query.limit)
     shown = node_ids[: query.limit]
-    items = tuple(_node_item(tables, samples, tables.nodes[node_id]) for node_id in shown)
+    items = tuple(_node_item(tables, tables.nodes[node_id]) for node_id in shown)
     return Page(items, encode_cursor(shown[-1]) if len(node_ids) > query.limit else None)
 
 
-def _artifact(tables: Tables, _samples: Samples, query: ArtifactQuery) -> Page[Artifact]:
+def _artifact(tables: Tables, query: ArtifactQuery) -> Page[Artifact]:
     if query.name is not None:
         named = tables.artifacts.get(query.name)
         return Page() if named is None else Page((named,))
@@ -178,17 +175,17 @@ def _artifact(tables: Tables, _samples: Samples, query: ArtifactQuery) -> Page[A
     return Page()
 
 
-def _artifacts(tables: Tables, _samples: Samples, query: ArtifactsQuery) -> Page[Artifact]:
+def _artifacts(tables: Tables, query: ArtifactsQuery) -> Page[Artifact]:
     names = _next_keys(tables.artifacts, query.after, query.limit)
     return page_of([tables.artifacts[name] for name in names], query.limit, "name")
 
 
-def _artifact_use(tables: Tables, _samples: Samples, query: ArtifactUseQuery) -> Page[str]:
+def _artifact_use(tables: Tables, query: ArtifactUseQuery) -> Page[str]:
     artifact = tables.artifacts.get(query.name)
     return Page() if artifact is None else Page(tuple(tables.holders(artifact.sha256)))
 
 
-def _contents(tables: Tables, _samples: Samples, query: ContentsQuery) -> Page[str]:
+def _contents(tables: Tables, query: ContentsQuery) -> Page[str]:
     needed = {artifact.sha256: None for artifact in tables.artifacts.values()}
     for references in tables.holds.values():
         needed.update((reference.sha256, None) for reference in references)
@@ -197,7 +194,7 @@ def _contents(tables: Tables, _samples: Samples, query: ContentsQuery) -> Page[s
     return Page(tuple(shown), encode_cursor(shown[-1]) if len(found) > query.limit else None)
 
 
-def _figures(tables: Tables, _samples: Samples, _query: FiguresQuery) -> Page[Figures]:
+def _figures(tables: Tables, _query: FiguresQuery) -> Page[Figures]:
     states: dict[str, int] = {}
     for job in tables.jobs.values():
         states[job.state] = states.get(job.state, 0) + 1
@@ -205,7 +202,7 @@ def _figures(tables: Tables, _samples: Samples, _query: FiguresQuery) -> Page[Fi
     return Page((Figures(len(tables.nodes), states, len(tables.artifacts), sum(sizes.values())),))
 
 
-def _series(tables: Tables, _samples: Samples, query: SeriesQuery) -> Page[SeriesRow]:
+def _series(tables: Tables, query: SeriesQuery) -> Page[SeriesRow]:
     node = tables.nodes.get(query.node_id)
     if node is None:
         return Page()
@@ -215,13 +212,13 @@ def _series(tables: Tables, _samples: Samples, query: SeriesQuery) -> Page[Serie
     return Page(tuple(SeriesRow(hour, body) for hour, body in found if body is not None))
 
 
-def _changes(tables: Tables, _samples: Samples, query: ChangesQuery) -> Page[Change]:
+def _changes(tables: Tables, query: ChangesQuery) -> Page[Change]:
     start = 0 if query.after is None else decode_cursor(query.after, int)[0]
     found = [change for change in tables.changes if change.cursor > start][: query.limit]
     return Page(tuple(found), encode_cursor(found[-1].cursor if found else start))
 
 
-_ANSWERS: dict[type, Callable[[Tables, Samples, Any], Page[Any]]] = {
+_ANSWERS: dict[type, Callable[[Tables, Any], Page[Any]]] = {
     AnswerQuery: _answer,
     JobQuery: _job,
     JobsQuery: _jobs,

@@ -12,7 +12,8 @@ import sqlite3
 import threading
 import time
 from functools import partial
-from typing import Any, Callable, Optional, Sequence, Union
+from itertools import islice
+from typing import Any, Callable, Iterator, Optional, Sequence, Union
 
 import msgspec
 
@@ -21,6 +22,7 @@ from fleet.server.changes import Change
 from fleet.server.commands import UNAVAILABLE, Command, Outcome
 from fleet.server.engine import apply
 from fleet.server.queries import Item, Page, Query, Sample
+from fleet.server.samples import SampleBlock
 from fleet.server.series import HourBlock
 
 from .delivery import Completion, deliver
@@ -30,8 +32,10 @@ from .sqlite_queries import Reader
 from .sqlite_rows import SqliteTx, put_samples
 from .sqlite_series import put_series, remove_left_over
 
-FLUSH_INTERVAL = 15 * 60.0
-"""Seconds between two flushes of the samples."""
+RETRY_INTERVAL = 15 * 60.0
+"""Seconds between two attempts to write samples and series that could not be written."""
+CHUNK = 5000
+"""Samples of a block written in one transaction."""
 _BUSY_TIMEOUT = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -40,11 +44,8 @@ _Submitted = tuple[Command, Callable[[Outcome], None]]
 _Asked = tuple[Query[Any], Callable[[Page[Any]], None]]
 
 
-class _Flush:
-    """Asks the writer to flush the samples of some nodes, or of all; without any, the series alone."""
-
-    def __init__(self, node_ids: Optional[tuple[str, ...]] = None) -> None:
-        self.node_ids = node_ids
+class _Write:
+    """Asks the writer to write what there is in memory of samples and series."""
 
 
 class _Close:
@@ -57,16 +58,19 @@ class SqliteLedger:
     Raises sqlite3.Error if the file cannot be opened, UsageError if a newer version wrote it.
     """
 
-    def __init__(self, path: str, post: Post, *, flush_interval: float = FLUSH_INTERVAL) -> None:
+    def __init__(self, path: str, post: Post, *, retry_interval: float = RETRY_INTERVAL) -> None:
         self._post = post
-        self._flush_interval = flush_interval
+        self._retry_interval = retry_interval
         self._watchers: list[Callable[[Sequence[Change]], None]] = []
         self._samples: dict[str, Sample] = {}
-        self._flushing: dict[str, Sample] = {}
+        self._writing: dict[str, Sample] = {}
+        self._sample_blocks: tuple[SampleBlock, ...] = ()
+        self._rows: Optional[Iterator[Sample]] = None  # those of the first block that are not written yet
+        self._overtaken: dict[str, None] = {}  # nodes with a sample later than those of the blocks
         self._blocks: tuple[HourBlock, ...] = ()  # hours of series not written yet
         self._tidied_hour: Optional[int] = None  # was written last; what is left over in its place is to be removed
         self._samples_lock = threading.Lock()
-        self._writes: queue.SimpleQueue[Union[_Submitted, _Flush, _Close]] = queue.SimpleQueue()
+        self._writes: queue.SimpleQueue[Union[_Submitted, _Write, _Close]] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[Union[_Asked, _Close]] = queue.SimpleQueue()
         self._is_closed = False
         self._connection = _connect(path)
@@ -102,13 +106,22 @@ class SqliteLedger:
             return
         self._reads.put((query, done))
 
-    def record(self, samples: Sequence[Sample], flush: bool = False) -> None:
+    def record(self, samples: Sequence[Sample]) -> None:
         """See Ledger."""
         with self._samples_lock:
             for sample in samples:
                 self._samples[sample.node_id] = sample
-        if flush:
-            self._writes.put(_Flush(tuple(sample.node_id for sample in samples)))
+                if self._sample_blocks:
+                    self._overtaken[sample.node_id] = None
+        self._writes.put(_Write())
+
+    def record_all(self, block: SampleBlock) -> None:
+        """See Ledger."""
+        with self._samples_lock:
+            if len(self._sample_blocks) >= BLOCKS_LIMIT:
+                _logger.error("samples could not be written and are lost")
+            self._sample_blocks = (*self._sample_blocks[1 - BLOCKS_LIMIT :], block)
+        self._writes.put(_Write())
 
     def record_series(self, block: HourBlock) -> None:
         """See Ledger."""
@@ -116,11 +129,7 @@ class SqliteLedger:
             for lost in self._blocks[: 1 - BLOCKS_LIMIT]:
                 _logger.error("the series of hour %d could not be written and are lost", lost.number)
             self._blocks = (*self._blocks[1 - BLOCKS_LIMIT :], block)
-        self._writes.put(_Flush(()))
-
-    def flush(self) -> None:
-        """See Ledger."""
-        self._writes.put(_Flush())
+        self._writes.put(_Write())
 
     def watch(self, on_changes: Callable[[Sequence[Change]], None]) -> None:
         """See Ledger."""
@@ -141,27 +150,28 @@ class SqliteLedger:
     # --- the writer's thread ---
 
     def _write(self) -> None:
-        flush_at = time.monotonic() + self._flush_interval
+        retry_at = time.monotonic() + self._retry_interval
         batch: list[_Submitted] = []
         try:
             is_closing = False
             while not is_closing:
                 is_tidying = self._tidied_hour is not None
-                wait = 0.0 if is_tidying else max(0.0, flush_at - time.monotonic())
-                batch, flushes, is_closing = self._gather(wait)
+                wait = 0.0 if is_tidying or self._rows is not None else max(0.0, retry_at - time.monotonic())
+                batch, is_asked, is_closing = self._gather(wait)
                 if batch:
                     self._commit(batch)
                     batch = []
-                if is_closing or time.monotonic() >= flush_at or any(flush.node_ids is None for flush in flushes):
-                    self._flush_samples(None)
+                if is_asked or is_closing or time.monotonic() >= retry_at:
+                    self._write_samples()
+                    self._begin_block()
                     self._write_series()
-                    flush_at = time.monotonic() + self._flush_interval
-                elif flushes:
-                    self._flush_samples([node_id for flush in flushes for node_id in flush.node_ids or ()])
-                    if any(not flush.node_ids for flush in flushes):
-                        self._write_series()
-                if is_tidying and not is_closing:
+                    retry_at = time.monotonic() + self._retry_interval
+                if self._rows is not None:
+                    self._write_block()
+                elif is_tidying and not is_closing:
                     self._tidy()
+            while self._rows is not None:
+                self._write_block()
         finally:
             # Reached early only by an error in our own code: nobody is to wait for ever because of it.
             self._is_closed = True
@@ -171,17 +181,20 @@ class SqliteLedger:
                 refused: list[Completion] = [(done, Outcome(UNAVAILABLE, CLOSED)) for _command, done in batch]
                 self._post(partial(deliver, self._post, refused))
 
-    def _gather(self, timeout: float) -> tuple[list[_Submitted], list[_Flush], bool]:
-        """Wait for the first piece of work, at most `timeout` seconds, and take what else is there already."""
+    def _gather(self, timeout: float) -> tuple[list[_Submitted], bool, bool]:
+        """Wait for the first piece of work, at most `timeout` seconds, and take what else is there already.
+
+        Returns the commands, whether there are samples or series to be written, and whether this is the end.
+        """
         batch: list[_Submitted] = []
-        flushes: list[_Flush] = []
+        is_asked = False
         try:
             work = self._writes.get(timeout=timeout)
             while True:
                 if isinstance(work, _Close):
-                    return batch, flushes, True
-                if isinstance(work, _Flush):
-                    flushes.append(work)
+                    return batch, is_asked, True
+                if isinstance(work, _Write):
+                    is_asked = True
                 else:
                     batch.append(work)
                 if len(batch) >= BATCH_LIMIT:
@@ -189,7 +202,7 @@ class SqliteLedger:
                 work = self._writes.get_nowait()
         except queue.Empty:
             pass
-        return batch, flushes, False
+        return batch, is_asked, False
 
     def _drain(self) -> list[_Submitted]:
         left: list[_Submitted] = []
@@ -245,28 +258,49 @@ class SqliteLedger:
             # The next BEGIN fails too then, and says so to whoever submitted something.
             _logger.error("the rollback failed: %s", error)
 
-    def _flush_samples(self, node_ids: Optional[Sequence[str]]) -> None:
-        """Write the samples of these nodes, or all, in one transaction, sorted; they stay in memory if that fails."""
+    def _write_samples(self) -> None:
+        """Write the samples in memory in one transaction, sorted; they stay there if that fails."""
         with self._samples_lock:
-            chosen = self._samples if node_ids is None else node_ids
-            self._flushing = {node_id: self._samples[node_id] for node_id in sorted(chosen) if node_id in self._samples}
-            for node_id in self._flushing:
-                del self._samples[node_id]
-        if not self._flushing:
+            self._writing, self._samples = self._samples, {}
+        if not self._writing:
             return
-        is_written = False
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            put_samples(self._connection, list(self._flushing.values()))
-            self._connection.execute("COMMIT")
-            is_written = True
-        except sqlite3.Error as error:
-            _logger.error("the samples of %d nodes could not be written: %s", len(self._flushing), error)
-            self._roll_back()
+        is_written = self._put_samples([self._writing[node_id] for node_id in sorted(self._writing)])
         with self._samples_lock:
             if not is_written:
-                self._samples = {**self._flushing, **self._samples}
-            self._flushing = {}
+                self._samples = {**self._writing, **self._samples}
+            self._writing = {}
+
+    def _begin_block(self) -> None:
+        """Have the first block of samples written, unless one is."""
+        if self._rows is None and self._sample_blocks:
+            self._rows = self._sample_blocks[0].samples()
+
+    def _write_block(self) -> None:
+        """Write a chunk of the first block of samples; all of it is written anew later if that fails."""
+        assert self._rows is not None
+        block = self._sample_blocks[0]
+        some = list(islice(self._rows, CHUNK))
+        if some:
+            if not self._put_samples([sample for sample in some if sample.node_id not in self._overtaken]):
+                self._rows = None
+            return
+        with self._samples_lock:
+            self._sample_blocks = tuple(left for left in self._sample_blocks if left is not block)
+            if not self._sample_blocks:
+                self._overtaken = {}
+        self._rows = None
+        self._begin_block()
+
+    def _put_samples(self, samples: Sequence[Sample]) -> bool:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            put_samples(self._connection, samples)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            _logger.error("the samples of %d nodes could not be written: %s", len(samples), error)
+            self._roll_back()
+            return False
+        return True
 
     def _write_series(self) -> None:
         """Write the hours in memory, each in one transaction; they stay in memory if that fails."""
@@ -322,7 +356,7 @@ class SqliteLedger:
 
     def _buffered_sample(self, node_id: str) -> Optional[Sample]:
         with self._samples_lock:
-            return self._samples.get(node_id) or self._flushing.get(node_id)
+            return self._samples.get(node_id) or self._writing.get(node_id)
 
     def _buffered_series(self, node_id: str, resolution: int) -> list[tuple[int, bytes]]:
         found = [(block.number, block.row(node_id)) for block in self._blocks]

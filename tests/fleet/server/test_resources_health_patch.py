@@ -8,6 +8,7 @@ import cbor2
 import pytest
 
 from fleet.model.formats import encode as encode_body
+from fleet.server.samples import unpack
 from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR, JSON, JSON_PATCH, MERGE_PATCH, XML
 from minicoap.codec.message import CON, Message, Options, decode, encode
@@ -201,10 +202,10 @@ def test_a_change_of_state_is_noticed_and_on_the_disk_at_once(served):
     samples = served.store.tables.samples
 
     tag = patch(served, {"node_id": "n1", "cpu_percent": 2}, tag).etag
-    assert json.loads(samples["n1"].body) == FULL, "written though no state changed"
+    assert json.loads(unpack(samples["n1"].body)) == FULL, "written though no state changed"
     tag = patch(served, {"node_id": "n1", "overall_healthy": False}, tag).etag
     assert served.told(GET, "/nodes/n1")["status"] == "unhealthy"
-    assert json.loads(samples["n1"].body) == {**FULL, "cpu_percent": 2, "overall_healthy": False}
+    assert json.loads(unpack(samples["n1"].body)) == {**FULL, "cpu_percent": 2, "overall_healthy": False}
     # What was written is known by the same name after a restart; what was only in memory is gone.
     served.boot()
     assert patch(served, {"node_id": "n1", "cpu_percent": 3}, tag).code == codes.CHANGED

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fleet.server.engine.moves import ACTIVE_LIMIT_MS, PENDING_LIMIT_MS
+from fleet.server.samples import unpack
 from fleet.server.series import FIVE_MINUTES
-from fleet.server.server import FLUSH_INTERVAL, RETRY_ADVANCE
+from fleet.server.server import RETRY_ADVANCE, SAVE_INTERVAL
 from minicoap.codec import codes
 from tests.fleet.server.serving import EPOCH, SERVER, Client, Served, a_listener, a_report
 
@@ -200,16 +201,16 @@ def test_work_that_the_store_cannot_do_is_tried_again_and_not_at_once():
     assert served.status(job_id)["status"] == "running"
 
 
-def test_samples_are_flushed_every_quarter_of_an_hour():
+def test_samples_are_saved_every_hour():
     served = Served()
     served.register("n1")
     for percent in (1, 2):
         served.told(PUT, "/health", {"node_id": "n1", "cpu_percent": percent})
-    assert b'"cpu_percent": 1' in served.store.tables.samples["n1"].body
+    assert b'"cpu_percent": 1' in unpack(served.store.tables.samples["n1"].body)
 
-    served.world.run_for(FLUSH_INTERVAL + 1)
+    served.world.run_for(SAVE_INTERVAL + 1)
 
-    assert b'"cpu_percent": 2' in served.store.tables.samples["n1"].body
+    assert b'"cpu_percent": 2' in unpack(served.store.tables.samples["n1"].body)
 
 
 def test_what_nodes_measured_is_written_when_the_hour_is_over_and_before_a_stop():
@@ -233,12 +234,12 @@ def test_what_nodes_measured_is_written_when_the_hour_is_over_and_before_a_stop(
     assert len(written) == 3
 
 
-def test_an_idle_server_wakes_for_flushes_only():
+def test_an_idle_server_wakes_to_save_samples_only():
     served = Served()
     served.world.run_for(300)
     events = served.world.events
 
-    served.world.run_for(10 * FLUSH_INTERVAL)
+    served.world.run_for(10 * SAVE_INTERVAL)
 
     assert served.world.events - events <= 25
 
@@ -252,7 +253,7 @@ def test_the_wall_clock_may_be_set_while_something_is_due():
     served.wall = lambda: 1_790_000_000 + served.world.now + shift[0]
 
     shift[0] = 8 * 24 * 3600.0
-    served.world.run_for(FLUSH_INTERVAL + 1)
+    served.world.run_for(SAVE_INTERVAL + 1)
 
     assert served.status(job_id)["nodes"]["n1"]["state"] == "timed_out"
 
