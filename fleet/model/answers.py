@@ -11,7 +11,7 @@ from fleet.model.formats import CBOR, JSON, encode
 from fleet.model.keys import has_numbers
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import Options
-from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, ETAG, MAX_AGE, encode_uint
+from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, ETAG, MAX_AGE, URI_QUERY, encode_uint
 from minicoap.codec.problem import Problem, decode_problem, encode_problem
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Handler
@@ -32,6 +32,9 @@ _NAMES_FORMAT = 1 << ACCEPT | 1 << CONTENT_FORMAT
 
 # Live state: a cache may not answer for it. The default Max-Age of 60 s would let it.
 _LIVE = {number: Options(((CONTENT_FORMAT, encode_uint(number)), (MAX_AGE, b""))) for number in FORMATS}
+# The same behind an ETag: the Content-Format's delta counts from option 4 then instead of from 0.
+_BEHIND_ETAG = {number: bytes((live.raw[0] - (ETAG << 4),)) + live.raw[1:] for number, live in _LIVE.items()}
+_ETAG_HEADS = [bytes((ETAG << 4 | size,)) for size in range(9)]
 
 
 def answer(
@@ -62,10 +65,8 @@ def speaks_numbers(request: Request) -> bool:
 def _tagged(etag: bytes, number: int) -> Options:
     """Return ETag, Content-Format and a Max-Age of 0: encoded by hand, since each of many reports gets its own."""
     live = _LIVE[number]
-    items = ((ETAG, etag), *live.items)
-    # The Content-Format's delta counts from option 4 now instead of from 0.
-    raw = bytes((ETAG << 4 | len(etag),)) + etag + bytes((live.raw[0] - (ETAG << 4),)) + live.raw[1:]
-    return Options.encoded(items, live.mask | 1 << ETAG, raw)
+    raw = _ETAG_HEADS[len(etag)] + etag + _BEHIND_ETAG[number]
+    return Options.encoded(((ETAG, etag), *live.items), live.mask | 1 << ETAG, raw)
 
 
 def refusal(
@@ -108,10 +109,8 @@ def said(response: Response) -> str:
     return f"{codes.code_name(response.code)} {text}".rstrip()
 
 
-def unsupported_format(request: Request, formats: Collection[Optional[int]]) -> Optional[Response]:
+def _unsupported_format(request: Request, formats: Collection[Optional[int]]) -> Response:
     """Return 4.15 for a payload in none of `formats`, saying which they are."""
-    if request.content_format in formats:
-        return None
     known = " or ".join(_format_text(number) for number in formats if number is not None)
     given = "none" if request.content_format is None else _format_text(request.content_format)
     text = f"the Content-Format is {given}; send {known}"
@@ -125,6 +124,8 @@ def _format_text(number: int) -> str:
 def arguments(request: Request, *known: str) -> dict[str, str]:
     """Return the query's `name=value` arguments; raises InvalidError for one that is not `known`, never ignores it."""
     found: dict[str, str] = {}
+    if not request.options.mask & 1 << URI_QUERY:
+        return found
     for argument in request.query:
         name, _, value = argument.partition("=")
         if name not in known:
@@ -144,10 +145,8 @@ def guarded(handler: Handler, formats: Collection[Optional[int]] = (None, *FORMA
 
     def handle(request: Request) -> Union[Response, Deferred]:
         try:
-            if request.code not in _WITHOUT_BODY:
-                refused = unsupported_format(request, formats)
-                if refused is not None:
-                    return refused
+            if request.code not in _WITHOUT_BODY and request.options.uint(CONTENT_FORMAT) not in formats:
+                return _unsupported_format(request, formats)
             return handler(request)
         except PeerError as error:
             return refuse_error(request, error)

@@ -84,6 +84,12 @@ class Hint(msgspec.Struct, frozen=True):
     job_id: str
 
 
+class _KnownHealth(HealthReport, frozen=True, forbid_unknown_fields=True):
+    """A report that has nothing in it but what is known, as nearly all have: read once, it has been read whole."""
+
+
+_known_health = msgspec.json.Decoder(_KnownHealth).decode
+
 UpdateRequest = Union[CreateRequest, JobAction, StatusRequest, ReportRequest]
 
 
@@ -191,6 +197,14 @@ def parse_registration(payload: bytes, content_format: Optional[int]) -> Registr
 
 def parse_health(payload: bytes, content_format: Optional[int]) -> HealthReport:
     """Read the payload of `PUT /health`."""
+    if content_format != CBOR:
+        try:
+            report: HealthReport = _known_health(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # there is more in it, or something is wrong with it: which of the two is found out below
+        else:
+            check_node_id(report.node_id)
+            return report
     report = decode(payload, content_format, HealthReport)
     if content_format != CBOR:
         decode(payload, content_format, object)  # it is kept as it is: all of it has to be readable later on

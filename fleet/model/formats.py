@@ -77,7 +77,10 @@ def encode(message: Any, content_format: Optional[int] = JSON, *, numbers: bool 
         return cbor.encode(msgspec.to_builtins(message), NUMBERS if numbers else {})
     if content_format not in (JSON, None):
         raise UsageError(f"Content-Format {content_format} is neither JSON (50) nor CBOR (60)")
-    return msgspec.json.encode(message)
+    return _encode_json(message)
+
+
+_encode_json = msgspec.json.Encoder().encode
 
 
 @lru_cache(maxsize=64)

@@ -7,12 +7,20 @@ service manager it stays the same process (MAINPID), which reloads.
 
 from __future__ import annotations
 
-import asyncio
+import sys
+
+# asyncio wants OpenSSL's TLS only, which nothing here uses; a later `import ssl` still works.
+if "ssl" not in sys.modules and "asyncio" not in sys.modules:
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    import asyncio
+
+    del sys.modules["ssl"]
+else:
+    import asyncio
 import logging
 import os
 import signal
 import sqlite3
-import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union

@@ -76,6 +76,11 @@ class Presence:
         return unpack(self._presences.bodies[self.row])
 
     @property
+    def has_reported(self) -> bool:
+        """Whether there is a report."""
+        return bool(self._presences.bodies[self.row])
+
+    @property
     def path(self) -> Optional[Path]:
         """Where it is; None if it has yet to show that."""
         return self._presences.paths.get(self.row)
@@ -248,13 +253,13 @@ class _Paths:
     __slots__ = ("_hosts", "_others", "_ports")
 
     def __init__(self) -> None:
-        self._hosts = array("I")
+        self._hosts = bytearray()  # four bytes each
         self._ports = array("H")  # 0 where there is no address
         self._others: dict[int, Path] = {}
 
     def add_row(self) -> None:
         """A further row at the end."""
-        self._hosts.append(0)
+        self._hosts += b"\0\0\0\0"
         self._ports.append(0)
 
     def get(self, row: int) -> Optional[Path]:
@@ -262,7 +267,7 @@ class _Paths:
         port = self._ports[row]
         if not port:
             return self._others.get(row)
-        return socket.inet_ntop(socket.AF_INET, self._hosts[row].to_bytes(4, "big")), port
+        return socket.inet_ntop(socket.AF_INET, bytes(self._hosts[4 * row : 4 * row + 4])), port
 
     def put(self, row: int, path: Path) -> None:
         """Set the path of a row."""
@@ -271,7 +276,7 @@ class _Paths:
         if host is None:
             self._others[row] = path
         else:
-            self._hosts[row] = int.from_bytes(host, "big")
+            self._hosts[4 * row : 4 * row + 4] = host
             self._ports[row] = path[1]
 
     def clear(self, row: int) -> None:
@@ -284,8 +289,12 @@ class _Paths:
         port = self._ports[row]
         if not port:
             return self._others.get(row) == path
-        host = _ipv4(path) if path[1] == port else None
-        return host is not None and int.from_bytes(host, "big") == self._hosts[row]
+        if path[1] != port or len(path) != 2 or type(path) is not tuple:
+            return False
+        try:
+            return self._hosts.startswith(socket.inet_pton(socket.AF_INET, path[0]), 4 * row)
+        except OSError:
+            return False
 
 
 def _ipv4(path: Path) -> Optional[bytes]:

@@ -34,8 +34,14 @@ _ROW = _SLOTS * _WIDTH
 _ABSENT, _GREATEST = -32768, 32767
 _LIMIT = 3276.0  # what can be held in tenths; anything beyond is no percentage, nor a temperature of a thing that runs
 _MOST_REPORTS = 0xFFFF  # in five minutes; further ones are not counted
+_RUNNING = struct.Struct("<" + _WIDTH * "iHhh")
+_NOTHING = _RUNNING.pack(*(_WIDTH * (0, 0, _GREATEST, _ABSENT)))
 _MEANS = struct.Struct(f"<{_ROW}h")
 _SUMMARY = struct.Struct(f"<{3 * _WIDTH}h{_WIDTH}B")
+
+
+Values = tuple[Optional[float], Optional[float], Optional[float], Optional[float]]
+"""A report's, in the order of METRICS."""
 
 
 class Point(NamedTuple):
@@ -60,83 +66,112 @@ class HourRow(NamedTuple):
 
 
 class Hour:
-    """What all nodes measured in one hour; `number` counts hours since 1970. Each node has a row of the arrays."""
+    """What all nodes measured in one hour; `number` counts hours since 1970. Each node has a row."""
 
     def __init__(self, number: int, rows: int) -> None:
         self.number = number
         self._means = array("h")  # of slots that are over; none before the first one is
         self._slots = bytearray(rows)
-        self._sums = array("i", (0,)) * (rows * _WIDTH)
-        self._counts = array("H", (0,)) * (rows * _WIDTH)
-        self._least = array("h", (_GREATEST,)) * (rows * _WIDTH)
-        self._greatest = array("h", (_ABSENT,)) * (rows * _WIDTH)
+        self._running = bytearray(
+            _NOTHING * rows
+        )  # by metric: sum and count of the slot, least and greatest of the hour
 
     def add_row(self) -> None:
         """A further row at the end."""
         if self._means:
             self._means.extend((_ABSENT,) * _ROW)
         self._slots.append(0)
-        self._sums.extend((0,) * _WIDTH)
-        self._counts.extend((0,) * _WIDTH)
-        self._least.extend((_GREATEST,) * _WIDTH)
-        self._greatest.extend((_ABSENT,) * _WIDTH)
+        self._running += _NOTHING
 
     def clear_row(self, row: int) -> None:
         """Forget what was recorded in a row."""
         if self._means:
             self._means[row * _ROW : (row + 1) * _ROW] = array("h", (_ABSENT,)) * _ROW
         self._slots[row] = 0
-        for index in range(row * _WIDTH, (row + 1) * _WIDTH):
-            self._sums[index] = self._counts[index] = 0
-            self._least[index], self._greatest[index] = _GREATEST, _ABSENT
+        self._running[row * _RUNNING.size : (row + 1) * _RUNNING.size] = _NOTHING
 
-    def record(self, row: int, slot: int, values: tuple[Optional[float], ...]) -> None:
+    def record(self, row: int, slot: int, values: Values) -> None:
         """Take one report's values, in the order of METRICS; a clock set back does not reopen a closed slot."""
         if slot > self._slots[row]:
             self._close_slot(row)
             self._slots[row] = slot
-        index = row * _WIDTH
-        sums, counts, least, greatest = self._sums, self._counts, self._least, self._greatest
-        for value in values:
-            if value is not None and -_LIMIT <= value <= _LIMIT and counts[index] < _MOST_REPORTS:
-                tenths = round(value * 10)
-                sums[index] += tenths
-                counts[index] += 1
-                if tenths < least[index]:  # noqa: PLR1730  calls would double what a report costs
-                    least[index] = tenths
-                if tenths > greatest[index]:  # noqa: PLR1730
-                    greatest[index] = tenths
-            index += 1
+        place = row * _RUNNING.size
+        # Spelt out for each metric, and without calls: a loop over them would double what a report costs.
+        (
+            cpu, cpu_count, cpu_least, cpu_greatest, memory, memory_count, memory_least, memory_greatest,
+            disk, disk_count, disk_least, disk_greatest, heat, heat_count, heat_least, heat_greatest,
+        ) = _RUNNING.unpack_from(self._running, place)  # fmt: skip
+        of_cpu, of_memory, of_disk, of_heat = values
+        if of_cpu is not None and -_LIMIT <= of_cpu <= _LIMIT and cpu_count < _MOST_REPORTS:
+            tenths = round(of_cpu * 10)
+            cpu += tenths
+            cpu_count += 1
+            if tenths < cpu_least:  # noqa: PLR1730
+                cpu_least = tenths
+            if tenths > cpu_greatest:  # noqa: PLR1730
+                cpu_greatest = tenths
+        if of_memory is not None and -_LIMIT <= of_memory <= _LIMIT and memory_count < _MOST_REPORTS:
+            tenths = round(of_memory * 10)
+            memory += tenths
+            memory_count += 1
+            if tenths < memory_least:  # noqa: PLR1730
+                memory_least = tenths
+            if tenths > memory_greatest:  # noqa: PLR1730
+                memory_greatest = tenths
+        if of_disk is not None and -_LIMIT <= of_disk <= _LIMIT and disk_count < _MOST_REPORTS:
+            tenths = round(of_disk * 10)
+            disk += tenths
+            disk_count += 1
+            if tenths < disk_least:  # noqa: PLR1730
+                disk_least = tenths
+            if tenths > disk_greatest:  # noqa: PLR1730
+                disk_greatest = tenths
+        if of_heat is not None and -_LIMIT <= of_heat <= _LIMIT and heat_count < _MOST_REPORTS:
+            tenths = round(of_heat * 10)
+            heat += tenths
+            heat_count += 1
+            if tenths < heat_least:  # noqa: PLR1730
+                heat_least = tenths
+            if tenths > heat_greatest:  # noqa: PLR1730
+                heat_greatest = tenths
+        _RUNNING.pack_into(
+            self._running, place,
+            cpu, cpu_count, cpu_least, cpu_greatest, memory, memory_count, memory_least, memory_greatest,
+            disk, disk_count, disk_least, disk_greatest, heat, heat_count, heat_least, heat_greatest,
+        )  # fmt: skip
 
     def _close_slot(self, row: int) -> None:
         if not self._means:
             self._means = array("h", (_ABSENT,)) * (len(self._slots) * _ROW)
         slot = row * _ROW + self._slots[row] * _WIDTH
-        for index in range(row * _WIDTH, (row + 1) * _WIDTH):
-            count = self._counts[index]
+        place = row * _RUNNING.size
+        running = list(_RUNNING.unpack_from(self._running, place))
+        for index in range(0, 4 * _WIDTH, 4):
+            count = running[index + 1]
             if count:
-                self._means[slot] = round(self._sums[index] / count)
-                self._sums[index] = self._counts[index] = 0
+                self._means[slot] = round(running[index] / count)
+                running[index] = running[index + 1] = 0
             slot += 1
+        _RUNNING.pack_into(self._running, place, *running)
 
     def packed(self, row: int) -> Optional[HourRow]:
         """A row as it stands, None where nothing was recorded."""
         means = self._means[row * _ROW : (row + 1) * _ROW] or array("h", (_ABSENT,)) * _ROW
         slot = self._slots[row] * _WIDTH
-        first = row * _WIDTH
+        running = _RUNNING.unpack_from(self._running, row * _RUNNING.size)
         summary: list[int] = []
         numbers: list[int] = []
         for metric in range(_WIDTH):
-            count = self._counts[first + metric]
+            sum_, count, least, greatest = running[4 * metric : 4 * metric + 4]
             if count:
-                means[slot + metric] = round(self._sums[first + metric] / count)
+                means[slot + metric] = round(sum_ / count)
             column = means[metric::_WIDTH]
             absent = column.count(_ABSENT)
             present = _SLOTS - absent
             numbers.append(present)
             if present:
                 mean = round((sum(column) - absent * _ABSENT) / present)
-                summary += (self._least[first + metric], mean, self._greatest[first + metric])
+                summary += (least, mean, greatest)
             else:
                 summary += (_ABSENT, _ABSENT, _ABSENT)
         return HourRow(_MEANS.pack(*means), _SUMMARY.pack(*summary, *numbers)) if any(numbers) else None

@@ -99,6 +99,7 @@ class Server:
             for resource in part.resources():
                 site.add(resource)
         services.changed = site.changed
+        services.is_observed = site.is_observed
         self.services = services
         self.endpoint = EndpointCore(entropy, site=site, parameters=parameters, limits=limits)
         services.needs_no_proof = self.endpoint.needs_no_proof

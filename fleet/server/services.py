@@ -56,6 +56,7 @@ class Services:
         secure = tuple(uri for uri in servers if uri.startswith(_SECURE))
         self._servers = {True: secure, False: tuple(uri for uri in servers if uri not in secure)}
         self.changed: Callable[[str], None] = _nobody_observes  # the site's, once there is one
+        self.is_observed: Callable[[], bool] = _somebody_may_observe  # the same
         self.needs_no_proof: Callable[[Path], bool] = _all_need_proof  # the endpoint's, once there is one
         self.access = Access(trusts_plain=config.insecure or is_loopback(config.plain_host), wall=clock.wall)
         self.audit = AuditTrail(ledger, clock, self.access)
@@ -79,9 +80,11 @@ class Services:
         message itself has to show it, by an Echo value: that its address has shown to be real is true of all the other
         nodes' too, at which a forged message could aim.
         """
-        presence.seen_at = at
+        presences = self.presences
+        row = presence.row
+        presences.seen_at[row] = at
         path = request.path
-        if not presence.is_at(path):
+        if not presences.paths.holds(row, path):
             if request.age is None and not self.needs_no_proof(path):
                 return False
             presence.path = path
@@ -175,6 +178,11 @@ class Answering:
         logger.error("the answer to a request failed", exc_info=error)
         if not is_answered:
             self.resolve(refusal(self.request, codes.INTERNAL_SERVER_ERROR, ""))
+
+
+def _somebody_may_observe() -> bool:
+    """Nobody has to ask."""
+    return True
 
 
 def _nobody_observes(path: str) -> None:

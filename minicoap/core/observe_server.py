@@ -176,6 +176,7 @@ class Observers:
         observer.caught_up(subject.version)
         observer.subject = None
         self._count -= 1
+        self._site.observers -= 1
         peer = observer.peer
         del subject.observers[peer]
         peer.observers = tuple([other for other in peer.observers if other is not observer])
@@ -205,6 +206,7 @@ class Observers:
         subject.observers[peer] = observer
         peer.observers = (*peer.observers, observer)
         self._count += 1
+        self._site.observers += 1
         return observer
 
     def _subject(self, message: Message, path: Path, now: float) -> Optional[Subject]:

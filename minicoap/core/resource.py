@@ -175,6 +175,7 @@ class Site:
         self._templates: list[Resource] = []
         self._normalised: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._on_change: list[Callable[[tuple[str, ...]], None]] = []
+        self.observers = 0  # at all endpoints that serve it; they keep count
         self.add(Resource("/.well-known/core", get=self._well_known_core, hidden=True, group=True))
         for resource in resources:
             self.add(resource)
@@ -206,6 +207,10 @@ class Site:
         segments = tuple(path[1:].split("/")) if path != "/" else ()
         for listener in self._on_change:
             listener(segments)
+
+    def is_observed(self) -> bool:
+        """Whether anybody observes anything here: if not, `changed` need not be called."""
+        return self.observers > 0
 
     def on_change(self, listener: Callable[[tuple[str, ...]], None]) -> None:
         """Have `listener` called with each path that has changed; for endpoints."""

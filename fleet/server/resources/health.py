@@ -118,10 +118,10 @@ class HealthResource:
         presence = self._services.presences.find(node_id)
         if presence is None:
             return _unknown(request, node_id)
-        if not _condition_holds(request, presence) or (is_brief and not presence.body):
+        if not _condition_holds(request, presence) or (is_brief and not presence.has_reported):
             return _outdated(request)
-        patched = last_health(presence)
         body = presence.body
+        patched = last_health(body)
         if patch or not body:
             patched = merge_patch(patched, patch)
             body = encode(patched)
@@ -141,12 +141,13 @@ class HealthResource:
             return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
         at = services.at()
         # A change of state goes to disk at once; the rest may wait (samples).
-        has_changed = presence.healthy != report.overall_healthy or not presence.body
+        has_changed = presence.healthy != report.overall_healthy or not presence.has_reported
         is_believed = services.heard(request, presence, at)
         services.presences.keep(presence, body, report.overall_healthy)
         services.series.record(presence.row, at, report)
-        services.changed(f"/nodes/{report.node_id}/health")
-        services.changed(f"/nodes/{report.node_id}/metrics")
+        if services.is_observed():
+            services.changed(f"/nodes/{report.node_id}/health")
+            services.changed(f"/nodes/{report.node_id}/metrics")
         if has_changed:
             services.ledger.record((services.presences.sample(report.node_id, presence),))
             services.changed("/health")
@@ -200,9 +201,10 @@ def _condition_holds(request: Request, presence: Presence) -> bool:
     if not options.mask & _CONDITIONAL:
         return True
     tags = options.all(IF_MATCH)
-    if tags and not (presence.body and (b"" in tags or report_etag(presence.body) in tags)):
+    has_reported = presence.has_reported
+    if tags and not (has_reported and (b"" in tags or report_etag(presence.body) in tags)):
         return False
-    return not (options.mask & 1 << IF_NONE_MATCH and presence.body)
+    return not (options.mask & 1 << IF_NONE_MATCH and has_reported)
 
 
 def _unknown(request: Request, node_id: str) -> Response:
@@ -214,6 +216,6 @@ def _outdated(request: Request) -> Response:
     return refusal(request, codes.PRECONDITION_FAILED, text)
 
 
-def last_health(presence: Presence) -> Any:
-    """A node's last report as dicts and lists; None if there is none yet."""
-    return msgspec.json.decode(presence.body) if presence.body else None
+def last_health(body: bytes) -> Any:
+    """A node's last report, JSON, as dicts and lists; None if there is none yet."""
+    return msgspec.json.decode(body) if body else None

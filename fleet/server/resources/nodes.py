@@ -12,6 +12,7 @@ from fleet.host.addresses import plain_host
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
 from fleet.model.api import check_page, parse_registration
 from fleet.model.api_answers import NodeHealthAnswer, NodesAnswer, NodeView, RegistrationAnswer
+from fleet.model.formats import CBOR
 from fleet.model.times import iso_from_ms
 from fleet.server.commands import NOT_FOUND, Outcome, RegisterNode, RemoveNode
 from fleet.server.presence import OFFLINE, STATUSES
@@ -168,8 +169,12 @@ class NodesResource:
         if presence is None:
             return _unknown(request)
         status = self._services.presences.status(presence, self._services.at())
-        received = iso_from_ms(presence.seen_at) if presence.body else None
-        return answer(request, NodeHealthAnswer(node_id, status, received, last_health(presence)))
+        received = iso_from_ms(presence.seen_at) if presence.has_reported else None
+        body = presence.body
+        # The report as it came, but for a client that wants to have it in another format.
+        is_json = bool(body) and CBOR not in (request.accept, request.content_format)
+        health = msgspec.Raw(body) if is_json else last_health(body)
+        return answer(request, NodeHealthAnswer(node_id, status, received, health))
 
     def _fitting(self, page: Page[NodeItem]) -> tuple[Sequence[NodeItem], Optional[str]]:
         """Return as much of a page as makes an answer of bearable size, at least one item, and where to go on."""
@@ -201,7 +206,7 @@ class NodesResource:
             services=registration.services,
             drivers=registration.drivers,
             system_info=registration.system_info,
-            health=last_health(presence) if presence is not None else None,
+            health=last_health(presence.body) if presence is not None else None,
         )
 
 

@@ -37,6 +37,8 @@ RETRY_INTERVAL = 15 * 60.0
 CHUNK = 5000
 """Samples of a block written in one transaction."""
 _BUSY_TIMEOUT = 5.0
+_READ_CACHE = 512
+"""KiB of pages that the reader keeps; the system's own cache has them too."""
 
 _logger = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class SqliteLedger:
             self._next_due_at = SqliteTx(self._connection).finish()
             self._read_connection = _connect(path)
             self._read_connection.execute("PRAGMA query_only = ON")
+            self._read_connection.execute(f"PRAGMA cache_size = -{_READ_CACHE}")
         except (sqlite3.Error, UsageError):
             self._connection.close()
             raise

@@ -236,6 +236,6 @@ def test_a_node_costs_little_memory():
         series.record(index, START, report(5))
         series.record(index, START + 6 * MINUTE, report(5))
     hour = series._hour
-    parts = (hour._means, hour._slots, hour._sums, hour._counts, hour._least, hour._greatest, series._node_ids)
+    parts = (hour._means, hour._slots, hour._running, series._node_ids)
 
     assert sum(map(sys.getsizeof, parts)) / 2000 < 160
