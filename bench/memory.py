@@ -12,7 +12,8 @@ confirmable.
 Objects (`--objects`): bytes an entry of the endpoint's tables, by tracemalloc, in this process.
 
 Disk (`--disk`): the server over its real store under a clock of this script's: three hours in which each node reports
-every five minutes and one in a hundred changes its state; what the kernel was told to write in the last two, as a day.
+every quarter of an hour and one in a hundred changes its state; what the kernel was told to write in the last two, as a
+day. More reports write no more: an hour of a node has the same size, however many there are in it.
 Give `--directory` on a real disk: a file system in memory writes nothing.
 """
 
@@ -38,6 +39,8 @@ from typing import Any, Callable, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from minicoap.asyncio.entropy import SystemEntropy
+
 from fleet.host.facts import PsutilFacts
 from fleet.host.files import SystemFiles
 from fleet.model.formats import JSON
@@ -46,7 +49,6 @@ from fleet.model.health import report_etag
 from fleet.server.config import ServerConfig
 from fleet.server.server import Server
 from fleet.server.store.sqlite import SqliteLedger
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.codec import codes
 from minicoap.codec.contentformats import MERGE_PATCH
 from minicoap.codec.message import ACK, CON, NON, Message, Options, decode, encode
@@ -60,6 +62,8 @@ IP_PKTINFO = 8  # Linux; a name for it came with Python 3.14
 PATIENCE = 5.0  # seconds until a request without an answer is sent again
 CONFIRMED = 5  # each fifth report is
 HOURS = 3
+REPORTS = 4  # an hour
+OBSERVERS = 30_000
 ENTRIES = 100_000
 ANSWER = b'{"status":"ok","time":"2026-01-01T00:00:00.000Z","jobs":[],"servers":["coap://192.0.2.1:5683"]}'
 
@@ -140,23 +144,29 @@ class Fleet:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self._socket.bind(("0.0.0.0", 0))
         self._message_ids = [0] * count
-        self._reports = [full_report(number) for number in range(count)]
+        self.reports = [full_report(number) for number in range(count)]
         self._waiting: dict[int, tuple[float, bytes]] = {}
 
-    def register(self) -> None:
-        """Register all of them."""
+    def register(self, more: Callable[[int], dict[str, Any]] = lambda number: {}) -> None:
+        """Register all of them, with what `more` says of each."""
         for number in range(self._count):
             name = node_id(number)
-            body = {"node_id": name, "hostname": name, "ip_address": "<NODE_IP>", "services": ["ssh", "docker"]}
+            body: dict[str, Any] = {
+                "node_id": name,
+                "hostname": name,
+                "ip_address": "<NODE_IP>",
+                "services": ["ssh", "docker"],
+            }
+            body.update(more(number))
             self._ask(number, CON, codes.POST, "nodes", json.dumps(body).encode(), ())
             self._take(OUTSTANDING)
         self._take(0)
 
-    def report(self, turn: int, interval: float, put: bool) -> None:
-        """Send one report of each within `interval` seconds."""
+    def report(self, turn: int, interval: float, put: bool, which: Callable[[int], bool] = lambda number: True) -> None:
+        """Send one report of each within `interval` seconds, or of those alone that `which` chooses."""
         began = time.monotonic()
         for number in range(self._count):
-            report = self._reports[number]
+            report = self.reports[number]
             before = encode_body(report)
             change = {"cpu_percent": value(100), "memory_percent": value(100), "temperature": value(80)}
             report.update(change)
@@ -287,18 +297,21 @@ def objects() -> None:
     core.handle_timeout(1000.0)
     core.handle_timeout(2000.0)
     assert not any(core.footprint().values()), core.footprint()
-    size, core = grown(Resource("/x", get=state, observable=True), lambda number: (codes.GET, ((OBSERVE, b""),)))
+    observed = Resource("/x", get=state, observable=True)
+    size, core = grown(observed, lambda number: (codes.GET, ((OBSERVE, b""),)), OBSERVERS)
     told("an observer, its peer and its address included", f"{size:.0f} bytes")
     size, core = grown(Resource("/x", get=state), lambda number: (codes.GET, ()))
     told("who asked and was answered", f"{size:.0f} bytes, {core.footprint()['peers']} peers")
 
 
-def grown(resource: Resource, ask: Callable[[int], tuple[int, Any]]) -> tuple[float, EndpointCore]:
+def grown(
+    resource: Resource, ask: Callable[[int], tuple[int, Any]], entries: int = ENTRIES
+) -> tuple[float, EndpointCore]:
     """Return the bytes by which an endpoint has grown for each of many requests, and the endpoint."""
     core = EndpointCore(SystemEntropy(), site=Site(resource))
     gc.collect()
     tracemalloc.start()
-    for number in range(ENTRIES):
+    for number in range(entries):
         code, options = ask(number)
         data = encode(
             Message(CON, code, number & 0xFFFF, number.to_bytes(3, "big"), Options([*options, (URI_PATH, b"x")]))
@@ -308,7 +321,7 @@ def grown(resource: Resource, ask: Callable[[int], tuple[int, Any]]) -> tuple[fl
     gc.collect()
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return size / ENTRIES, core
+    return size / entries, core
 
 
 # Disk
@@ -366,14 +379,14 @@ def disk(data: Path, count: int) -> None:
     hourly: list[int] = []
     for _ in range(HOURS):
         before = written("self")
-        for _ in range(12):
+        for _ in range(REPORTS):
             for number in range(count):
                 report = full_report(number)
-                report["overall_healthy"] = random.random() > 0.01 / 12
+                report["overall_healthy"] = random.random() > 0.01 / REPORTS
                 send(number, codes.PUT, b"health", json.dumps(report).encode())
                 if not number % 1000:
                     settle()
-            clock.now += 300
+            clock.now += 3600 / REPORTS
             due: Optional[float] = server.next_timeout()
             if due is not None and due <= clock.now:
                 server.handle_timeout(clock.now)

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     group = session.Group("nodes", "List, show and remove nodes, let devices in", default="list")
     listing = group.action("list", _list, "List all nodes")
     listing.add_argument("--status", help="only those that are online, offline or unhealthy")
+    listing.add_argument("--group", metavar="G", help="only those of this group")
+    listing.add_argument("--search", metavar="TEXT", help="only those with this in their id or hostname")
     listing.add_argument("--pending", action="store_true", help="the devices that wait to be accepted instead")
     show = group.action("show", _show, "Show one node and its last health report")
     show.add_argument("node_id", metavar="ID")
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 async def _list(fleet: Fleet, options: argparse.Namespace) -> int:
     if options.pending:
         return await _pending(fleet, options)
-    pages = await session.all_pages(fleet.nodes(options.status), options, "nodes")
+    pages = await session.all_pages(fleet.nodes(options.status, options.group, options.search), options, "nodes")
     if pages is not None:
         now = datetime.now(timezone.utc)
         rows = [_row(node, now) for page in pages for node in page.nodes]

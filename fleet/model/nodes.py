@@ -47,3 +47,8 @@ class Node(msgspec.Struct, frozen=True):
     port: int
     created_at: int
     registered_at: int
+
+    @property
+    def search(self) -> str:
+        """What a text is looked for in: its id and its hostname, in lower case."""
+        return f"{self.node_id}\n{self.registration.hostname}".lower()

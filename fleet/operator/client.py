@@ -100,9 +100,12 @@ class Fleet:
         """The fleet on a page."""
         return await self._ask(codes.GET, ("health",), Document)
 
-    def nodes(self, status: Optional[str] = None) -> AsyncIterator[Answer[NodesAnswer]]:
-        """All nodes, page by page; with `status` only those that have it."""
-        query = () if status is None else (f"status={status}",)
+    def nodes(
+        self, status: Optional[str] = None, group: Optional[str] = None, text: Optional[str] = None
+    ) -> AsyncIterator[Answer[NodesAnswer]]:
+        """All nodes, page by page; those with a `status`, of a `group`, with a `text` in their id or hostname."""
+        asked = (("status", status), ("group", group), ("q", text))
+        query = tuple(f"{name}={value}" for name, value in asked if value is not None)
         return _pages(lambda after: self._list("nodes", NodesAnswer, after, query))
 
     async def node(self, node_id: str) -> Answer[NodeView]:

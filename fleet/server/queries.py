@@ -153,10 +153,25 @@ class NodeQuery(Query[NodeItem], frozen=True):
 
 
 class NodesQuery(Query[NodeItem], frozen=True):
-    """All nodes by id."""
+    """All nodes by id; those of a `group`, those with a `text` in their id or hostname, of these `node_ids`.
+
+    Upper and lower case make no difference to the text.
+    """
 
     after: Optional[str] = None
     limit: int = PAGE_DEFAULT
+    group: Optional[str] = None
+    text: Optional[str] = None
+    node_ids: Optional[tuple[str, ...]] = None
+
+
+class NodeIdsQuery(Query[str], frozen=True):
+    """The ids alone of what a NodesQuery finds."""
+
+    after: Optional[str] = None
+    limit: int = PAGE_LIMIT
+    group: Optional[str] = None
+    text: Optional[str] = None
 
 
 class ArtifactQuery(Query[Artifact], frozen=True):

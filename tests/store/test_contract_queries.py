@@ -2,7 +2,8 @@
 
 import pytest
 
-from fleet.server.commands import CancelJob, DeleteArtifact, DeleteJob, InstallJob, RemoveNode
+from fleet.model.nodes import Registration
+from fleet.server.commands import CancelJob, DeleteArtifact, DeleteJob, InstallJob, RegisterNode, RemoveNode
 from fleet.server.queries import (
     ArtifactQuery,
     ArtifactsQuery,
@@ -13,6 +14,7 @@ from fleet.server.queries import (
     Figures,
     FiguresQuery,
     JobsQuery,
+    NodeIdsQuery,
     NodeJobQuery,
     NodeQuery,
     NodesQuery,
@@ -100,6 +102,38 @@ def test_the_feed_can_be_read_after_a_cursor_and_goes_on_from_there(filled):
     assert filled.ask(ChangesQuery(after=second.next)).items == ()
     filled.ok(registering("n1", 50))
     assert filled.ask(ChangesQuery(after=second.next)).items == (filled.changes[-1],)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ["n0", "n1", "n2", "n3", "n4", "n5"]),
+        ({"group": "even"}, ["n0", "n2", "n4"]),
+        ({"group": "none"}, []),
+        ({"text": "HOST-1"}, ["n1", "n4"]),
+        ({"text": "n"}, ["n0", "n1", "n2", "n3", "n4", "n5"]),
+        ({"text": "%"}, []),
+        ({"group": "even", "text": "host-1"}, ["n4"]),
+    ],
+)
+def test_nodes_are_found_by_group_and_text(disk, query, expected, limit):
+    store = disk.open()
+    for number in range(6):
+        groups = ("even", "all") if number % 2 == 0 else ("odd", "all")
+        for at in (1, 2):  # registering again changes nothing
+            registration = Registration(f"n{number}", f"Host-{number % 3}", groups=groups)
+            store.ok(RegisterNode(at, registration, "192.0.2.1", 5683))
+    store = disk.open()
+
+    assert [item.node.node_id for item in store.all(NodesQuery, limit=limit, **query)] == expected
+    assert store.all(NodeIdsQuery, limit=limit, **query) == expected
+    wanted = ("n5", "n4", "nobody", "n0")
+    found = store.all(NodesQuery, limit=limit, node_ids=wanted, **query)
+    assert [item.node.node_id for item in found] == [node_id for node_id in expected if node_id in wanted]
+    store.ok(RemoveNode(3, "n4"))
+    store.ok(RegisterNode(4, Registration("n0", groups=("odd",)), "192.0.2.1", 5683))
+    assert store.all(NodeIdsQuery, group="even") == ["n2"]
 
 
 def test_a_node_shows_its_last_sample_flushed_or_not(disk):

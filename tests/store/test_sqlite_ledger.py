@@ -16,7 +16,7 @@ from fleet.errors import UsageError
 from fleet.model.audit import Origin
 from fleet.model.nodes import Registration
 from fleet.server.commands import InstallJob, RegisterNode
-from fleet.server.queries import AuditQuery, JobQuery, NodeQuery, NodesQuery, Sample
+from fleet.server.queries import AuditQuery, JobQuery, NodeIdsQuery, NodeQuery, NodesQuery, Sample
 from fleet.server.samples import SampleBlock
 from fleet.server.store import migrations
 from fleet.server.store import sqlite as sqlite_module
@@ -208,7 +208,7 @@ def test_commits_are_made_to_last(tmp_path):
         for name in ("journal_mode", "synchronous", "user_version")
     }
 
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "user_version": 3}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "user_version": 4}
     disk.close()
 
 
@@ -257,6 +257,31 @@ def test_what_could_not_be_written_is_tried_again_after_an_interval(tmp_path, mo
         while database.execute("SELECT node_id, at FROM samples ORDER BY 1").fetchall() != [("n1", 5), ("n2", 6)]:
             assert time.monotonic() < deadline
             store.apply(registering("n1"))
+    store.ledger.close()
+
+
+def test_nodes_of_a_database_from_before_are_found_by_group_and_text(tmp_path):
+    path = str(tmp_path / "fleet.db")
+    schema = Path(migrations.__file__).parent / "schema"
+    with closing(sqlite3.connect(path)) as connection:
+        for number in (1, 2, 3):
+            (step,) = schema.glob(f"{number:04}_*.sql")
+            connection.executescript(step.read_text("utf-8"))
+        connection.execute("PRAGMA user_version = 3")
+        for node_id, rest in (
+            ("n1", b',"hostname":"Pump","groups":["lab","roof"]'),
+            ("n2", b""),
+            ("n3", b',"groups":[]'),
+        ):
+            registration = b'{"node_id":"%b"%b}' % (node_id.encode(), rest)
+            connection.execute("INSERT INTO nodes VALUES (?, ?, 'host', 1, 1, 1)", (node_id, registration))
+        connection.commit()
+
+    store = Driver(lambda post: SqliteLedger(path, post))
+
+    assert store.all(NodeIdsQuery, group="roof") == ["n1"]
+    assert store.all(NodeIdsQuery, text="pump") == ["n1"]
+    assert store.all(NodeIdsQuery, text="n") == ["n1", "n2", "n3"]
     store.ledger.close()
 
 

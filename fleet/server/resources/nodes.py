@@ -16,7 +16,7 @@ from fleet.model.formats import CBOR
 from fleet.model.times import iso_from_ms
 from fleet.server.commands import NOT_FOUND, Outcome, RegisterNode, RemoveNode
 from fleet.server.presence import OFFLINE, STATUSES
-from fleet.server.queries import NodeItem, NodeQuery, NodesQuery, Page, encode_cursor
+from fleet.server.queries import NodeIdsQuery, NodeItem, NodeQuery, NodesQuery, Page, decode_cursor, encode_cursor
 from fleet.server.refusals import refuse_outcome
 from fleet.server.resources.health import last_health
 from fleet.server.services import Answering, Services
@@ -28,6 +28,7 @@ from minicoap.core.resource import Resource
 JOINING_LIMIT = 1024  # new nodes being registered at once, so that nobody waits for long behind a flood of them
 JOINING_PER_HOST = 256
 REGISTRATION_LIMIT = 8192  # bytes
+_IDS_AT_ONCE = 5000  # looked through for a status at a time, so that others get their turn
 PAGE_REPORTS_LIMIT = 1024 * 1024  # bytes of reports on one page of the list, which is shorter where they are long
 
 
@@ -139,20 +140,53 @@ class NodesResource:
         return answering.submit(command, done)
 
     def _list(self, request: Request) -> Union[Response, Deferred]:
-        asked = arguments(request, "status", "limit", "after")
+        asked = arguments(request, "status", "group", "q", "limit", "after")
         status = asked.get("status")
         if status is not None and status not in STATUSES:
             raise InvalidError(f"{status[:80]!r} is no status; use one of {', '.join(STATUSES)}", "status")
 
-        def listed(request: Request, page: Page[NodeItem]) -> Response:
-            items, following = self._fitting(page)
-            views = [self._view(item) for item in items]
-            if status is not None:
-                views = [view for view in views if view.status == status]
-            return answer(request, NodesAnswer(tuple(views), following))
+        query = NodesQuery(asked.get("after"), check_page(asked.get("limit")), asked.get("group"), asked.get("q"))
+        if status is None:
+            return self._services.query(request, query, lambda request, page: self._listed(request, page, page.next))
+        if query.group is None and query.text is None:
+            presences, at = self._services.presences, self._services.at()
+            after = "" if query.after is None else str(decode_cursor(query.after, str)[0])
+            answering = Answering(self._services, request)
+            return self._show_these(answering, presences.with_status(status, after, query.limit + 1, at), query.limit)
+        return self._filter(request, query, status)
 
-        query = NodesQuery(asked.get("after"), check_page(asked.get("limit")))
-        return self._services.query(request, query, listed)
+    def _listed(self, request: Request, page: Page[NodeItem], following: Optional[str]) -> Response:
+        items, following = self._fitting(page, following)
+        return answer(request, NodesAnswer(tuple(self._view(item) for item in items), following))
+
+    def _show_these(self, answering: Answering, node_ids: Sequence[str], limit: int) -> Deferred:
+        """Answer with the first `limit` of these nodes; if there are more, with where to go on."""
+        shown = tuple(node_ids[:limit])
+        following = encode_cursor(shown[-1]) if len(node_ids) > limit else None
+
+        def found(page: Page[NodeItem]) -> None:
+            answering.resolve(self._listed(answering.request, page, following))
+
+        return answering.query(NodesQuery(limit=limit, node_ids=shown), found)
+
+    def _filter(self, request: Request, query: NodesQuery, status: str) -> Deferred:
+        """Answer with what the store finds and memory knows to have the status."""
+        services = self._services
+        presences, at = services.presences, services.at()
+        answering = Answering(services, request)
+        chosen: list[str] = []
+
+        def found(page: Page[str]) -> None:
+            for node_id in page.items:
+                presence = presences.find(node_id)
+                if presence is not None and presences.status(presence, at) == status:
+                    chosen.append(node_id)
+            if page.next is None or len(chosen) > query.limit:
+                self._show_these(answering, chosen, query.limit)
+            else:
+                answering.query(NodeIdsQuery(page.next, _IDS_AT_ONCE, query.group, query.text), found)
+
+        return answering.query(NodeIdsQuery(query.after, _IDS_AT_ONCE, query.group, query.text), found)
 
     def _show(self, request: Request) -> Deferred:
         arguments(request)
@@ -176,7 +210,7 @@ class NodesResource:
         health = msgspec.Raw(body) if is_json else last_health(body)
         return answer(request, NodeHealthAnswer(node_id, status, received, health))
 
-    def _fitting(self, page: Page[NodeItem]) -> tuple[Sequence[NodeItem], Optional[str]]:
+    def _fitting(self, page: Page[NodeItem], following: Optional[str]) -> tuple[Sequence[NodeItem], Optional[str]]:
         """Return as much of a page as makes an answer of bearable size, at least one item, and where to go on."""
         size = 0
         for count, item in enumerate(page.items):
@@ -184,7 +218,7 @@ class NodesResource:
             size += 0 if presence is None else len(presence.body)
             if size > PAGE_REPORTS_LIMIT and count:
                 return page.items[:count], encode_cursor(page.items[count - 1].node.node_id)
-        return page.items, page.next
+        return page.items, following
 
     def _view(self, item: NodeItem) -> NodeView:
         node = item.node

@@ -1,7 +1,7 @@
 """Queries over rows in memory."""
 
 import heapq
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional, Union
 
 from fleet.errors import InvalidError
 from fleet.model.artifacts import Artifact
@@ -30,6 +30,7 @@ from fleet.server.queries import (
     JobItem,
     JobQuery,
     JobsQuery,
+    NodeIdsQuery,
     NodeItem,
     NodeJobItem,
     NodeJobQuery,
@@ -154,10 +155,23 @@ def _node(tables: Tables, query: NodeQuery) -> Page[NodeItem]:
 
 
 def _nodes(tables: Tables, query: NodesQuery) -> Page[NodeItem]:
-    node_ids = _next_keys(tables.nodes, query.after, query.limit)
+    page = _node_ids(tables, query)
+    return Page(tuple(_node_item(tables, tables.nodes[node_id]) for node_id in page.items), page.next)
+
+
+def _node_ids(tables: Tables, query: Union[NodesQuery, NodeIdsQuery]) -> Page[str]:
+    wanted = query.node_ids if isinstance(query, NodesQuery) else None
+    text = None if query.text is None else query.text.lower()
+    found = (
+        node_id
+        for node_id in (tables.nodes if wanted is None else dict.fromkeys(wanted))
+        if (node := tables.nodes.get(node_id)) is not None
+        and (query.group is None or query.group in node.registration.groups)
+        and (text is None or text in node.search)
+    )
+    node_ids = _next_keys(found, query.after, query.limit)
     shown = node_ids[: query.limit]
-    items = tuple(_node_item(tables, tables.nodes[node_id]) for node_id in shown)
-    return Page(items, encode_cursor(shown[-1]) if len(node_ids) > query.limit else None)
+    return Page(tuple(shown), encode_cursor(shown[-1]) if len(node_ids) > query.limit else None)
 
 
 def _artifact(tables: Tables, query: ArtifactQuery) -> Page[Artifact]:
@@ -227,6 +241,7 @@ _ANSWERS: dict[type, Callable[[Tables, Any], Page[Any]]] = {
     WaitingQuery: _waiting,
     NodeQuery: _node,
     NodesQuery: _nodes,
+    NodeIdsQuery: _node_ids,
     ArtifactQuery: _artifact,
     ArtifactsQuery: _artifacts,
     ArtifactUseQuery: _artifact_use,

@@ -30,6 +30,7 @@ from fleet.server.queries import (
     JobItem,
     JobQuery,
     JobsQuery,
+    NodeIdsQuery,
     NodeItem,
     NodeJobItem,
     NodeJobQuery,
@@ -74,6 +75,7 @@ _NODES = f"""
     SELECT {", ".join("nodes." + column for column in NODE_COLUMNS.split(", "))}, samples.at, samples.body
     FROM nodes LEFT JOIN samples ON samples.node_id = nodes.node_id
 """
+_HAS_TEXT = "instr(nodes.search, :text)"
 # What fleet.model.executions.waits_for_node says, for rows.
 _WAITING = f"""
     SELECT executions.node_id, executions.job_id, jobs.state, executions.state
@@ -116,6 +118,7 @@ class Reader:
             WaitingQuery: self._waiting,
             NodeQuery: self._node,
             NodesQuery: self._nodes,
+            NodeIdsQuery: self._node_ids,
             ArtifactQuery: self._artifact,
             ArtifactsQuery: self._artifacts,
             ArtifactUseQuery: self._artifact_use,
@@ -192,11 +195,53 @@ class Reader:
         return Page() if row is None else Page((self._node_item(row),))
 
     def _nodes(self, query: NodesQuery) -> Page[NodeItem]:
-        rows = self._execute(
-            f"{_NODES} WHERE nodes.node_id > ? ORDER BY nodes.node_id LIMIT ?", (_after(query.after), query.limit + 1)
-        ).fetchall()
+        after, group, text, node_ids, following = query.after, query.group, query.text, query.node_ids, None
+        if node_ids is None and (group is not None or text is not None):
+            # The indexes lead to ids in their order, of which few are needed.
+            page = self._node_ids(NodeIdsQuery(after, query.limit, group, text))
+            after, group, text, node_ids, following = None, None, None, page.items, page.next
+        where = ["nodes.node_id > :after"]
+        if group is not None:
+            where.append("EXISTS (SELECT 1 FROM node_groups WHERE name = :group AND node_id = nodes.node_id)")
+        if text is not None:
+            where.append(_HAS_TEXT)
+        if node_ids is not None:
+            where.append("nodes.node_id IN (SELECT value FROM json_each(:node_ids))")
+        values = {
+            "after": _after(after),
+            "limit": query.limit + 1,
+            "group": group,
+            "text": None if text is None else text.lower(),
+            "node_ids": msgspec.json.encode(node_ids or ()).decode(),
+        }
+        statement = f"{_NODES} WHERE {' AND '.join(where)} ORDER BY nodes.node_id LIMIT :limit"
+        rows = self._execute(statement, values).fetchall()
         items = tuple(self._node_item(row) for row in rows[: query.limit])
-        return Page(items, encode_cursor(items[-1].node.node_id) if len(rows) > query.limit else None)
+        if len(rows) > query.limit:
+            following = encode_cursor(items[-1].node.node_id)
+        return Page(items, following)
+
+    def _node_ids(self, query: NodeIdsQuery) -> Page[str]:
+        values = {
+            "after": _after(query.after),
+            "limit": query.limit + 1,
+            "group": query.group,
+            "text": None if query.text is None else query.text.lower(),
+        }
+        if query.group is None:
+            statement = f"SELECT node_id FROM nodes INDEXED BY nodes_by_search WHERE node_id > :after AND {_HAS_TEXT}"
+            if query.text is None:
+                statement = "SELECT node_id FROM nodes WHERE node_id > :after"
+        else:
+            statement = "SELECT node_id FROM node_groups WHERE name = :group AND node_id > :after"
+            if query.text is not None:
+                statement = (
+                    "SELECT node_groups.node_id FROM node_groups JOIN nodes ON nodes.node_id = node_groups.node_id"
+                    f" WHERE name = :group AND node_groups.node_id > :after AND {_HAS_TEXT}"
+                )
+        found = [row[0] for row in self._execute(f"{statement} ORDER BY 1 LIMIT :limit", values)]
+        shown = found[: query.limit]
+        return Page(tuple(shown), encode_cursor(shown[-1]) if len(found) > query.limit else None)
 
     def _artifact(self, query: ArtifactQuery) -> Page[Artifact]:
         if query.name is not None:

@@ -42,10 +42,13 @@ EXECUTION = f"SELECT {EXECUTION_COLUMNS} FROM executions WHERE job_id = ? AND no
 EXECUTIONS = f"SELECT {EXECUTION_COLUMNS} FROM executions WHERE job_id = ? AND node_id > ? ORDER BY node_id LIMIT ?"
 
 _PUT_NODE = (
-    f"INSERT INTO nodes ({NODE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET"
+    f"INSERT INTO nodes ({NODE_COLUMNS}, search) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET"
     " registration = excluded.registration, host = excluded.host, port = excluded.port,"
-    " registered_at = excluded.registered_at"
+    " registered_at = excluded.registered_at, search = excluded.search"
 )
+_GROUPS = "SELECT name FROM node_groups WHERE node_id = ?"
+_LEAVE_GROUPS = "DELETE FROM node_groups WHERE node_id = ?"
+_JOIN_GROUP = "INSERT INTO node_groups (name, node_id) VALUES (?, ?)"
 _PUT_JOB = (
     f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
     " state = excluded.state, updated_at = excluded.updated_at, work = excluded.work,"
@@ -171,13 +174,18 @@ class SqliteTx:
     def put_node(self, node: Node) -> None:
         """See Tx."""
         registration = _encode(node.registration)
-        self._execute(
-            _PUT_NODE, (node.node_id, registration, node.host, node.port, node.created_at, node.registered_at)
-        )
+        row = (node.node_id, registration, node.host, node.port, node.created_at, node.registered_at, node.search)
+        self._execute(_PUT_NODE, row)
+        known = {name for (name,) in self._execute(_GROUPS, (node.node_id,))}
+        groups = dict.fromkeys(node.registration.groups)
+        if known != groups.keys():
+            self._execute(_LEAVE_GROUPS, (node.node_id,))
+            self._executemany(_JOIN_GROUP, [(name, node.node_id) for name in groups])
 
     def remove_node(self, node_id: str) -> None:
         """See Tx."""
         self._execute("DELETE FROM nodes WHERE node_id = ?", (node_id,))
+        self._execute(_LEAVE_GROUPS, (node_id,))
         self._execute("DELETE FROM samples WHERE node_id = ?", (node_id,))
 
     def job(self, job_id: str) -> Optional[Job]:

@@ -123,6 +123,13 @@ def test_an_answer_is_typed_and_kept_as_it_came():
             [("status=offline",), ("status=offline", "after=b w"), ("status=offline", "after=c")],
         ),
         (
+            lambda fleet: every(fleet.nodes(group="lab", text="pump")),
+            "GET",
+            "/nodes",
+            [{"nodes": [NODE], "next": None}],
+            [("group=lab", "q=pump")],
+        ),
+        (
             lambda fleet: every(fleet.jobs()),
             "GET",
             "/updates",

@@ -136,7 +136,7 @@ INVALID = line(
     ("limit above the most", GET, "/firmware?limit=1001", None, "limit"),
     ("cursor of another", GET, "/nodes?after=xyz", None, "after"),
     ("unknown status", GET, "/nodes?status=happy", None, "status"),
-    ("a filter of a later version", GET, "/nodes?group=lab", None, "group"),
+    ("a filter of a later version", GET, "/nodes?filter=cpu_percent>90", None, "filter"),
     ("an argument nobody knows", GET, "/health?verbose=1", None, "verbose"),
     ("an argument twice", GET, "/nodes?limit=1&limit=2", None, "limit"),
     ("a node's id that is none", GET, "/updates/x?node=a/b", None, "node"),

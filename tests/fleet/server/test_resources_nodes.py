@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.server.resources import nodes
 from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR
 from minicoap.codec.options import LOCATION_PATH
@@ -138,6 +139,54 @@ def test_nodes_can_be_listed_by_status(served):
         return [node["node_id"] for node in served.told(GET, "/nodes", query=[f"status={status}"])["nodes"]]
 
     assert (listed("online"), listed("offline"), listed("unhealthy")) == (["here"], ["gone"], [])
+
+
+FOUND = [
+    (["group=lab"], ["a", "c", "e"]),
+    (["group=roof"], ["b", "c"]),
+    (["group=lab", "q=PUMP"], ["c"]),
+    (["q=pump"], ["b", "c"]),
+    (["q=E"], ["e"]),
+    (["q=%"], []),
+    (["group=nobody"], []),
+    (["status=offline"], ["a", "b", "c"]),
+    (["status=unhealthy"], ["d"]),
+    (["status=online"], ["e"]),
+    (["status=offline", "group=lab"], ["a", "c"]),
+    (["status=offline", "q=pump"], ["b", "c"]),
+    (["status=offline", "group=roof", "q=pump-c"], ["c"]),
+    (["status=online", "group=roof"], []),
+]
+
+
+@pytest.mark.parametrize(("query", "expected"), FOUND)
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_nodes_are_found_by_status_group_and_text_page_by_page(monkeypatch, served, query, expected, limit):
+    monkeypatch.setattr(nodes, "_IDS_AT_ONCE", 1)
+    for node_id, groups in (("a", ["lab"]), ("b", ["roof"]), ("c", ["lab", "roof", "lab"]), ("d", []), ("e", ["lab"])):
+        hostname = {"b": "Pump-b", "c": "pump-C"}.get(node_id, "")
+        served.told(POST, "/nodes", {"node_id": node_id, "groups": groups, "hostname": hostname})
+    served.world.run_for(300)
+    served.told(PUT, "/health", {"node_id": "d", "overall_healthy": False})
+    served.told(PUT, "/health", {"node_id": "e"})
+
+    found, after, pages = [], None, 0
+    while pages == 0 or after is not None:
+        more = [] if after is None else [f"after={after}"]
+        page = served.told(GET, "/nodes", query=[*query, f"limit={limit}", *more])
+        found += [node["node_id"] for node in page["nodes"]]
+        after, pages = page["next"], pages + 1
+
+    assert found == expected
+    assert pages == max(1, -(-len(expected) // limit)), "as few pages as can be"
+
+
+def test_a_node_that_is_in_other_groups_by_now_is_found_there(served):
+    for groups in (["lab"], ["roof"]):
+        served.told(POST, "/nodes", {"node_id": "n1", "groups": groups})
+
+    assert served.told(GET, "/nodes", query=["group=lab"])["nodes"] == []
+    assert [node["node_id"] for node in served.told(GET, "/nodes", query=["group=roof"])["nodes"]] == ["n1"]
 
 
 def test_a_node_that_was_removed_is_gone_and_may_come_back(served):
