@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import socket
 from array import array
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from heapq import nsmallest
+from itertools import islice
 from typing import Optional
 
 import msgspec
@@ -116,6 +118,7 @@ class Presences:
         self._held = 0  # bytes of all reports
         self._unpacked = 0  # reports
         self._hand = 0  # the row that packing goes on at
+        self._order: Optional[list[str]] = None  # of node ids, once somebody wanted to know
         self._healthy = msgspec.json.Decoder(_Healthy)
 
     def __len__(self) -> int:
@@ -131,6 +134,7 @@ class Presences:
         row = self._rows.get(node_id)
         if row is None:
             row = self._rows[node_id] = self._series.add(node_id)
+            self._order = None
             if row == len(self.bodies):
                 self.seen_at.append(0)
                 self.healthy.append(1)
@@ -143,6 +147,7 @@ class Presences:
         """A node is not registered any more."""
         row = self._rows.pop(node_id, None)
         if row is not None:
+            self._order = None
             body = self.bodies[row]
             self._held -= len(body)
             self._unpacked -= not is_packed(body)
@@ -229,16 +234,27 @@ class Presences:
 
     def with_status(self, status: str, after: str, limit: int, now: int) -> list[str]:
         """Return the ids of the first `limit` nodes behind `after` that have a status at `now` (UTC ms), in order."""
+        if status == UNHEALTHY:  # few, as a rule
+            since, node_ids = now - self._patience, self._series.node_ids()
+            found = [node_ids[row] for row in self._unhealthy_rows() if self.seen_at[row] >= since]
+            return nsmallest(limit, [node_id for node_id in found if node_id > after])
+        order = self._order
+        if order is None:
+            order = self._order = sorted(self._rows)
+        return list(islice(self._having(status, islice(order, bisect_right(order, after), None), now), limit))
+
+    def having(self, status: str, node_ids: Iterable[str], now: int) -> list[str]:
+        """Return those of `node_ids` that have a status at `now` (UTC ms)."""
+        return list(self._having(status, node_ids, now))
+
+    def _having(self, status: str, node_ids: Iterable[str], now: int) -> Iterator[str]:
         since = now - self._patience
-        seen_at, healthy, rows = self.seen_at, self.healthy, self._rows
-        if status == UNHEALTHY:
-            node_ids = self._series.node_ids()
-            found = [node_ids[row] for row in self._unhealthy_rows() if seen_at[row] >= since]
-        elif status == OFFLINE:
-            found = [node_id for node_id, row in rows.items() if seen_at[row] < since]
-        else:
-            found = [node_id for node_id, row in rows.items() if seen_at[row] >= since and healthy[row]]
-        return nsmallest(limit, [node_id for node_id in found if node_id > after] if after else found)
+        seen_at, healthy, row_of = self.seen_at, self.healthy, self._rows.get
+        rows = ((node_id, row) for node_id in node_ids if (row := row_of(node_id)) is not None)
+        if status == OFFLINE:
+            return (node_id for node_id, row in rows if seen_at[row] < since)
+        is_healthy = status == ONLINE
+        return (node_id for node_id, row in rows if seen_at[row] >= since and healthy[row] == is_healthy)
 
     def _unhealthy_rows(self) -> Iterator[int]:
         row = self.healthy.find(0)

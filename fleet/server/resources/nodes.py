@@ -28,6 +28,7 @@ from minicoap.core.resource import Resource
 JOINING_LIMIT = 1024  # new nodes being registered at once, so that nobody waits for long behind a flood of them
 JOINING_PER_HOST = 256
 REGISTRATION_LIMIT = 8192  # bytes
+_FEW = 5000  # nodes that have a status
 _IDS_AT_ONCE = 5000  # looked through for a status at a time, so that others get their turn
 PAGE_REPORTS_LIMIT = 1024 * 1024  # bytes of reports on one page of the list, which is shorter where they are long
 
@@ -148,12 +149,16 @@ class NodesResource:
         query = NodesQuery(asked.get("after"), check_page(asked.get("limit")), asked.get("group"), asked.get("q"))
         if status is None:
             return self._services.query(request, query, lambda request, page: self._listed(request, page, page.next))
+        presences, at = self._services.presences, self._services.at()
+        after = "" if query.after is None else str(decode_cursor(query.after, str)[0])
         if query.group is None and query.text is None:
-            presences, at = self._services.presences, self._services.at()
-            after = "" if query.after is None else str(decode_cursor(query.after, str)[0])
             answering = Answering(self._services, request)
             return self._show_these(answering, presences.with_status(status, after, query.limit + 1, at), query.limit)
-        return self._filter(request, query, status)
+        few = presences.with_status(status, after, _FEW + 1, at)
+        if len(few) <= _FEW:  # the store chooses among them
+            query = NodesQuery(None, query.limit, query.group, query.text, tuple(few))
+            return self._services.query(request, query, lambda request, page: self._listed(request, page, page.next))
+        return self._filter(request, query, status, at)
 
     def _listed(self, request: Request, page: Page[NodeItem], following: Optional[str]) -> Response:
         items, following = self._fitting(page, following)
@@ -169,18 +174,14 @@ class NodesResource:
 
         return answering.query(NodesQuery(limit=limit, node_ids=shown), found)
 
-    def _filter(self, request: Request, query: NodesQuery, status: str) -> Deferred:
-        """Answer with what the store finds and memory knows to have the status."""
-        services = self._services
-        presences, at = services.presences, services.at()
-        answering = Answering(services, request)
+    def _filter(self, request: Request, query: NodesQuery, status: str, at: int) -> Deferred:
+        """Answer with what the store finds and memory knows to have the status, as very many have."""
+        presences = self._services.presences
+        answering = Answering(self._services, request)
         chosen: list[str] = []
 
         def found(page: Page[str]) -> None:
-            for node_id in page.items:
-                presence = presences.find(node_id)
-                if presence is not None and presences.status(presence, at) == status:
-                    chosen.append(node_id)
+            chosen.extend(presences.having(status, page.items, at))
             if page.next is None or len(chosen) > query.limit:
                 self._show_these(answering, chosen, query.limit)
             else:

@@ -161,8 +161,10 @@ FOUND = [
 
 @pytest.mark.parametrize(("query", "expected"), FOUND)
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_nodes_are_found_by_status_group_and_text_page_by_page(monkeypatch, served, query, expected, limit):
+@pytest.mark.parametrize("few", [0, 2, 100])
+def test_nodes_are_found_by_status_group_and_text_page_by_page(monkeypatch, served, query, expected, limit, few):
     monkeypatch.setattr(nodes, "_IDS_AT_ONCE", 1)
+    monkeypatch.setattr(nodes, "_FEW", few)
     for node_id, groups in (("a", ["lab"]), ("b", ["roof"]), ("c", ["lab", "roof", "lab"]), ("d", []), ("e", ["lab"])):
         hostname = {"b": "Pump-b", "c": "pump-C"}.get(node_id, "")
         served.told(POST, "/nodes", {"node_id": node_id, "groups": groups, "hostname": hostname})
