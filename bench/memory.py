@@ -39,9 +39,7 @@ from typing import Any, Callable, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from minicoap.asyncio.entropy import SystemEntropy
-
-from fleet.host.facts import PsutilFacts
+from fleet.host.facts import LinuxFacts
 from fleet.host.files import SystemFiles
 from fleet.model.formats import JSON
 from fleet.model.formats import encode as encode_body
@@ -56,6 +54,7 @@ from minicoap.codec.options import CONTENT_FORMAT, IF_MATCH, NO_RESPONSE, OBSERV
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.request import Request, Response
 from minicoap.core.resource import Resource, Site
+from minicoap.shell.entropy import SystemEntropy
 
 OUTSTANDING = 128
 IP_PKTINFO = 8  # Linux; a name for it came with Python 3.14
@@ -353,7 +352,7 @@ def disk(data: Path, count: int) -> None:
     ledger = SqliteLedger(str(data / "fleet.sqlite"), posts.put)
     server = Server(
         ServerConfig(data_dir=str(data)), ledger=ledger, clock=clock, entropy=SystemEntropy(), files=SystemFiles(),
-        facts=PsutilFacts(str(data)), servers=("coap://192.0.2.1",), act=print,
+        facts=LinuxFacts(str(data)), servers=("coap://192.0.2.1",), act=print,
     )  # fmt: skip
     started: list[bool] = []
     server.start(lambda: started.append(True))
