@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import socket
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from heapq import nsmallest
-from itertools import islice
+from itertools import compress
+from operator import and_, gt
 from typing import Optional
 
 import msgspec
@@ -43,6 +43,8 @@ _LOOKED_AT = 4 * PACKED_AT_ONCE
 INTERVALS_TO_OFFLINE = 3  # reports that may be missing before a node counts as offline
 
 _NO_REPORT = b""
+_NEVER = -(1 << 62)  # when a row without a node was seen, so that it is offline at any time
+_FEW = 100  # of many, that it takes less time to find than to sort all
 
 
 class Presence:
@@ -118,7 +120,6 @@ class Presences:
         self._held = 0  # bytes of all reports
         self._unpacked = 0  # reports
         self._hand = 0  # the row that packing goes on at
-        self._order: Optional[list[str]] = None  # of node ids, once somebody wanted to know
         self._healthy = msgspec.json.Decoder(_Healthy)
 
     def __len__(self) -> int:
@@ -134,25 +135,25 @@ class Presences:
         row = self._rows.get(node_id)
         if row is None:
             row = self._rows[node_id] = self._series.add(node_id)
-            self._order = None
             if row == len(self.bodies):
                 self.seen_at.append(0)
                 self.healthy.append(1)
                 self.bodies.append(_NO_REPORT)
                 self._unsaved.append(0)
                 self.paths.add_row()
+            self.seen_at[row] = 0
         return Presence(self, row)
 
     def remove(self, node_id: str) -> None:
         """A node is not registered any more."""
         row = self._rows.pop(node_id, None)
         if row is not None:
-            self._order = None
             body = self.bodies[row]
             self._held -= len(body)
             self._unpacked -= not is_packed(body)
             self._series.remove(row)
-            self.seen_at[row] = self._unsaved[row] = 0
+            self.seen_at[row] = _NEVER
+            self._unsaved[row] = 0
             self.healthy[row] = 1
             self.bodies[row] = _NO_REPORT
             self.paths.clear(row)
@@ -226,41 +227,30 @@ class Presences:
 
     def counts(self, now: int) -> dict[str, int]:
         """Return how many nodes have each status."""
-        since = now - self._patience
-        # Rows without a node are healthy and were last seen in 1970.
-        offline = sum(map(since.__gt__, self.seen_at)) - (len(self.seen_at) - len(self._rows) if since > 0 else 0)
-        unhealthy = sum(self.seen_at[row] >= since for row in self._unhealthy_rows())
+        offline = sum(self._with(OFFLINE, now)) - (len(self.seen_at) - len(self._rows))  # which rows without a node are
+        unhealthy = sum(self._with(UNHEALTHY, now))
         return {ONLINE: len(self._rows) - offline - unhealthy, OFFLINE: offline, UNHEALTHY: unhealthy}
 
     def with_status(self, status: str, after: str, limit: int, now: int) -> list[str]:
         """Return the ids of the first `limit` nodes behind `after` that have a status at `now` (UTC ms), in order."""
-        if status == UNHEALTHY:  # few, as a rule
-            since, node_ids = now - self._patience, self._series.node_ids()
-            found = [node_ids[row] for row in self._unhealthy_rows() if self.seen_at[row] >= since]
-            return nsmallest(limit, [node_id for node_id in found if node_id > after])
-        order = self._order
-        if order is None:
-            order = self._order = sorted(self._rows)
-        return list(islice(self._having(status, islice(order, bisect_right(order, after), None), now), limit))
+        found = compress(self._series.node_ids(), self._with(status, now))
+        # Rows without a node have an id that is less than any.
+        behind = [node_id for node_id in found if node_id > after]
+        return nsmallest(limit, behind) if limit <= _FEW else sorted(behind)[:limit]
 
     def having(self, status: str, node_ids: Iterable[str], now: int) -> list[str]:
         """Return those of `node_ids` that have a status at `now` (UTC ms)."""
-        return list(self._having(status, node_ids, now))
+        has_it = bytes(self._with(status, now))
+        row_of = self._rows.get
+        return [node_id for node_id in node_ids if (row := row_of(node_id)) is not None and has_it[row]]
 
-    def _having(self, status: str, node_ids: Iterable[str], now: int) -> Iterator[str]:
+    def _with(self, status: str, now: int) -> Iterator[int]:
+        """Say of each row whether it has a status, without a step in Python for any."""
         since = now - self._patience
-        seen_at, healthy, row_of = self.seen_at, self.healthy, self._rows.get
-        rows = ((node_id, row) for node_id in node_ids if (row := row_of(node_id)) is not None)
         if status == OFFLINE:
-            return (node_id for node_id, row in rows if seen_at[row] < since)
-        is_healthy = status == ONLINE
-        return (node_id for node_id, row in rows if seen_at[row] >= since and healthy[row] == is_healthy)
-
-    def _unhealthy_rows(self) -> Iterator[int]:
-        row = self.healthy.find(0)
-        while row >= 0:
-            yield row
-            row = self.healthy.find(0, row + 1)
+            return map(since.__gt__, self.seen_at)
+        is_there = map(since.__le__, self.seen_at)
+        return map(and_ if status == ONLINE else gt, is_there, self.healthy)
 
 
 class _Paths:

@@ -5,7 +5,7 @@ generations: when the younger is EXCHANGE_LIFETIME old the older is dropped whol
 are packed, for there may be a hundred thousand: a generation is one row of bytes in which a record follows the other,
 and a table of places in it. A record is the time at which the message ID may mean another message (EXCHANGE_LIFETIME
 later for a confirmable one, NON_LIFETIME for another, §4.4), what tells the message from all others, its key, and the
-datagram that was the answer, which carries the token. So an entry costs the bytes of its answer and forty to fifty
+datagram that was the answer, which carries the token. So an entry costs the bytes of its answer and some thirty
 more, and no object that a garbage collector would have to look at; whoever sent it costs nothing else.
 
 Where there is no answer yet a `Pending` stands, in a dict of its own.
@@ -23,7 +23,7 @@ from minicoap.core.timers import Timer, Timers
 if TYPE_CHECKING:
     from minicoap.core.late import Pending
 
-_HEAD = Struct("=dHH")  # of a record: until when it counts, the lengths of key and answer
+_HEAD = Struct("=fHH")  # of a record: until when it counts, since its generation began; the lengths of key and answer
 _NOTHING = b"\0"  # stands before the first record, so that no record has the place 0, which means none
 
 
@@ -37,15 +37,16 @@ def key_of(path: Path, message_id: int) -> bytes:
 
 
 class _Generation:
-    """Records, and where they are: open addressing in a table that is never more than two thirds full.
+    """Records, and where they are: open addressing in a table that is never more than half full.
 
     The table is as large as it may have to be from the start. It costs what of it has been written to: the system gives
     zeroed memory no room before.
     """
 
-    __slots__ = ("count", "places", "records")
+    __slots__ = ("begun_at", "count", "places", "records")
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, now: float) -> None:
+        self.begun_at = now
         self.count = 0
         self.places = memoryview(bytearray(4 * slots)).cast("I")
         self.records = bytearray(_NOTHING)
@@ -53,14 +54,13 @@ class _Generation:
     def slot_of(self, key: bytes, slot: int) -> int:
         """Return the slot, from `slot` on, in which the place of the record with `key` stands, or would stand."""
         places, records = self.places, self.records
-        last = len(places) - 1
         while True:
             place = places[slot]
             if not place:
                 return slot
             if records.startswith(key, place + _HEAD.size) and _HEAD.unpack_from(records, place)[1] == len(key):
                 return slot
-            slot = (slot + 1) & last
+            slot = slot + 1 if slot + 1 < len(places) else 0
 
     def answer(self, key: bytes, slot: int, now: float) -> Optional[bytes]:
         """Return the answer with `key`, to be looked for from `slot` on; None if there is none, or its time is over."""
@@ -70,15 +70,15 @@ class _Generation:
         records = self.records
         until, key_length, length = _HEAD.unpack_from(records, place)
         start = place + _HEAD.size + key_length
-        return bytes(records[start : start + length]) if now < until else None
+        return bytes(records[start : start + length]) if now - self.begun_at < until else None
 
 
 class Deduplication:
     """Answers given within the last EXCHANGE_LIFETIME, at most `entries` and `size` bytes in both generations."""
 
     __slots__ = (
-        "_entries", "_entropy", "_factor", "_key", "_last", "_lifetime", "_modulus", "_old", "_pending", "_size",
-        "_slot", "_timer", "_timers", "_young",
+        "_entries", "_entropy", "_factor", "_key", "_lifetime", "_modulus", "_old", "_pending", "_size",
+        "_slot", "_slots", "_timer", "_timers", "_young",
     )  # fmt: skip
 
     def __init__(self, entropy: Entropy, timers: Timers, lifetime: float, entries: int, size: int) -> None:
@@ -87,7 +87,7 @@ class Deduplication:
         self._lifetime = lifetime
         self._entries = entries // 2
         self._size = size // 2
-        self._last = (1 << (3 * max(self._entries, 1) // 2).bit_length()) - 1  # slot
+        self._slots = 2 * self._entries + 1
         # Drawn with the first entry, so that nobody can choose keys whose slots are the same.
         self._factor = self._modulus = 0
         self._key = b""  # that was looked for last, and the slot that is its first
@@ -108,7 +108,7 @@ class Deduplication:
         if not self._modulus:
             return None
         self._key = key
-        self._slot = slot = int.from_bytes(key, "little") * self._factor % self._modulus & self._last
+        self._slot = slot = int.from_bytes(key, "little") * self._factor % self._modulus % self._slots
         known = None
         young, old = self._young, self._old
         if young is not None and young.places[slot]:
@@ -129,18 +129,18 @@ class Deduplication:
             young = self._young = self._begin(now)
         elif young.count >= self._entries or len(young.records) >= self._size:
             self._old = young
-            young = self._young = _Generation(self._last + 1)
+            young = self._young = _Generation(self._slots, now)
         if key == self._key:
             slot = self._slot
         else:
-            slot = int.from_bytes(key, "little") * self._factor % self._modulus & self._last
+            slot = int.from_bytes(key, "little") * self._factor % self._modulus % self._slots
         if young.places[slot]:
             slot = young.slot_of(key, slot)
         if not young.places[slot]:
             young.count += 1
         records = young.records
         young.places[slot] = len(records)
-        records += _HEAD.pack(now + lifetime, len(key), len(answer))
+        records += _HEAD.pack(now - young.begun_at + lifetime, len(key), len(answer))
         records += key
         records += answer
 
@@ -159,7 +159,7 @@ class Deduplication:
             self._modulus = self._entropy.integer(60) | 1 << 60 | 1
         if self._timer is None:
             self._timer = self._timers.after(self._lifetime, now, self._rotate)
-        return _Generation(self._last + 1)
+        return _Generation(self._slots, now)
 
     def _rotate(self, now: float) -> None:
         self._old, self._young = self._young, None
