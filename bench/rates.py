@@ -37,9 +37,13 @@ JSON = 50
 # As in the founding document.
 HEALTH = {
     "node_id": "node-{}",
-    "status": "healthy",
-    "metrics": {"cpu_usage": 15.5, "memory_usage": 42.3, "disk_usage": 67.8, "temperature": 45.2, "uptime": 86400},
-    "services": {"nginx": "running", "ssh": "running"},
+    "overall_healthy": True,
+    "cpu_percent": 15.5,
+    "memory_percent": 45.2,
+    "disk_percent": 30.1,
+    "temperature": 42.5,
+    "services_status": {"systemd": True, "network": True, "ssh": True, "docker": False},
+    "error_messages": ["Service docker is not running"],
 }
 REPORT = {
     "action": "report", "job_id": "", "node_id": "node-{}", "attempt": 1, "sequence": "{+}", "state": "downloading",
