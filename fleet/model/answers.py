@@ -48,8 +48,9 @@ def answer(
 ) -> Response:
     """Return `message`, a struct, in the format that the client takes; JSON where it does not say."""
     number = JSON
-    if request.options.mask & _NAMES_FORMAT:
-        accepted = request.accept
+    mask = request.options.mask
+    if mask & _NAMES_FORMAT:
+        accepted = request.accept if mask & 1 << ACCEPT else None
         number = accepted if accepted is not None else CBOR if request.content_format == CBOR else JSON
     payload = encode(message, number, numbers=number == CBOR and speaks_numbers(request))
     if not location and not max_age:

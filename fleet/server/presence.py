@@ -164,15 +164,20 @@ class Presences:
         grown = self._held + len(body) - before
         return grown <= REPORTS_LIMIT or len(body) <= max(SMALL_REPORT, before)
 
-    def keep(self, presence: Presence, body: bytes, healthy: bool) -> None:
-        """Keep a node's report in the place of its last one."""
+    def keep(self, presence: Presence, body: bytes, healthy: bool) -> bool:
+        """Keep a node's report in the place of its last one; returns whether its state is another, or it is the first.
+
+        Whether there is room is for `has_room` to say.
+        """
         row = presence.row
         before = self.bodies[row]
+        has_changed = self.healthy[row] != healthy or not before
         self._held += len(body) - len(before)
         self._unpacked += is_packed(before)
         self.bodies[row] = body
         self.healthy[row] = healthy
         self._unsaved[row] = 1
+        return has_changed
 
     @property
     def is_loose(self) -> bool:

@@ -5,8 +5,6 @@ Derived from the change feed alone, so it can be lost and made again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fleet.model import executions, jobs
 from fleet.server.changes import DELETED, EXECUTION, JOB, NODE, REMOVED, Change
 from fleet.server.queries import WaitingItem
@@ -45,7 +43,7 @@ class Waiting:
         elif change.kind == NODE and change.state == REMOVED and change.node_id is not None:
             self._by_node.pop(change.node_id, None)
 
-    def jobs_for(self, node_id: str) -> Sequence[str]:
+    def jobs_for(self, node_id: str) -> tuple[str, ...]:
         """Return the ids of the jobs that the node has to act on."""
         waiting = self._by_node.get(node_id)
         if not waiting:

@@ -77,17 +77,17 @@ class HealthResource:
 
     def _put(self, request: Request) -> Response:
         arguments(request)
-        report = parse_health(request.payload, request.content_format)
+        number = request.content_format
+        report = parse_health(request.payload, number)
         refused = self._services.access.refuses_node(request, report.node_id)
         if refused is not None:
             return refused
         presence = self._services.presences.find(report.node_id)
         if presence is None:
             return _unknown(request, report.node_id)
-        if not _condition_holds(request, presence):
+        if request.options.mask & _CONDITIONAL and not _condition_holds(request, presence):
             return _outdated(request)
-        is_cbor = request.content_format == CBOR
-        body = encode(decode(request.payload, CBOR, object)) if is_cbor else request.payload
+        body = encode(decode(request.payload, CBOR, object)) if number == CBOR else request.payload
         return self._taken(request, presence, report, body)
 
     def _patch(self, request: Request) -> Response:
@@ -141,9 +141,8 @@ class HealthResource:
             return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
         at = services.at()
         # A change of state goes to disk at once; the rest may wait (samples).
-        has_changed = presence.healthy != report.overall_healthy or not presence.has_reported
         is_believed = services.heard(request, presence, at)
-        services.presences.keep(presence, body, report.overall_healthy)
+        has_changed = services.presences.keep(presence, body, report.overall_healthy)
         services.series.record(presence.row, at, report)
         if services.is_observed():
             services.changed(f"/nodes/{report.node_id}/health")
@@ -152,13 +151,13 @@ class HealthResource:
             services.ledger.record((services.presences.sample(report.node_id, presence),))
             services.changed("/health")
             services.changed("/nodes")
-        jobs = tuple(services.waiting.jobs_for(report.node_id))
+        jobs = services.waiting.jobs_for(report.node_id)
         if is_brief:
             response = _brief_answer(jobs)
         else:
             told = HealthAnswer("ok", iso_from_ms(at), jobs, services.servers_for(request))
             response = answer(request, told, codes.CHANGED, etag=report_etag(body))
-        return services.told(request, response, is_believed)
+        return response if is_believed else services.told(request, response, is_believed)
 
     def _get(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)
