@@ -56,10 +56,10 @@ class Options:
         self._uints: Optional[dict[int, Optional[int]]] = None
 
     @classmethod
-    def encoded(cls, items: tuple[tuple[int, bytes], ...], mask: int, raw: bytes) -> Options:
+    def encoded(cls, items: tuple[tuple[int, bytes], ...], mask: int, raw: Optional[bytes]) -> Options:
         """Return options from all that is known of them, for who makes many that differ in one value.
 
-        `items` are in order; `mask` and `raw` are what they would be if computed.
+        `items` are in order; `mask` and `raw` are what they would be if computed, the latter None to have that done.
         """
         options = cls.__new__(cls)
         options.items = items
@@ -136,7 +136,9 @@ class Options:
 
     def _texts(self, number: int, name: str) -> tuple[str, ...]:
         try:
-            return tuple([value.decode() for value in self.all(number)])
+            if self.mask & UNUSABLE_CRITICAL:  # as one of these may be, for both are critical
+                return tuple([value.decode() for value in self.all(number)])
+            return tuple([value.decode() for each, value in self.items if each == number])
         except UnicodeDecodeError as error:
             raise OptionError(f"{name} is not UTF-8", codes.BAD_REQUEST) from error
 
@@ -255,8 +257,9 @@ def decode(data: bytes, cache: Optional[dict[bytes, Options]] = None) -> Message
             if marker == length - 1:
                 raise _format_error(data, "payload marker without payload")
             return Message(first >> 4 & 3, code, message_id, token, options, data[marker + 1 :] if marker >= 0 else b"")
-    items, end = _decode_options(data, start)
-    options = Options(items)
+    found, end = _decode_options(data, start)
+    items = tuple(found)  # in order, as they came
+    options = Options.encoded(items, _mask(items), None)
     if end == length - 1:
         raise _format_error(data, "payload marker without payload")
     if end - start == len(prefix):

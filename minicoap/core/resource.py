@@ -279,6 +279,10 @@ class Site:
         return None
 
     def _normalise(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        text = "/".join(path)
+        is_special = "%" in text or "//" in text or ".." in text or text[:1] == "/" or text[-1:] == "/"
+        if not is_special and text.count("/") == len(path) - 1:
+            return path  # as nearly all are
         known = self._normalised.get(path)
         if known is None:
             known = tuple(segment for segment in _unquote("/".join(path)).split("/") if segment)
