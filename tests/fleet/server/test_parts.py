@@ -11,6 +11,7 @@ import pytest
 from fleet.server import parts
 from fleet.server.artifacts import ArtifactStore, StoreFullError
 from fleet.server.parts import PART_LIFETIME, PART_LIMIT
+from fleet.server.server import SAVE_INTERVAL
 from minicoap.codec import codes
 from minicoap.codec.contentformats import OCTET_STREAM
 from minicoap.codec.message import decode
@@ -433,7 +434,7 @@ def test_server_lets_go_of_them_by_itself(served):
     assert served.server.endpoint.footprint()["bodies"] == 0
     assert used(served) >= 5 * 1024
 
-    served.world.run_for(DAY + 2000.0)
+    served.world.run_for(DAY + 2 * SAVE_INTERVAL)
     assert (part_files(served), used(served)) == ([], 0)
 
 
