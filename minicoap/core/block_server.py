@@ -192,7 +192,7 @@ class BlockServer:
             return _incomplete(f"the next block begins at {upload.offset}")
         if end < upload.offset and not block.more:
             return _incomplete(f"there are {upload.offset} bytes already, and these are not the last of them")
-        held = upload.held if key in self._uploads else 0
+        held = upload.held
         try:
             # Of what is there already nothing is taken twice.
             refusal = upload.write(request.payload[upload.offset - block.offset :])

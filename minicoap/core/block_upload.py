@@ -239,9 +239,9 @@ class Upload:
 
     def _send(self, now: float) -> Union[NetworkError, StorageError, None]:
         """Send the block that is due."""
-        offset, end = self._refused[0] if self._refused else (self._next, self._size)
+        offset = self._refused[0][0] if self._refused else self._next
         szx = self.szx
-        end = min(end, offset + (16 << szx))
+        end = min(self._size, offset + (16 << szx))
         try:
             payload = self._source.read_at(offset, end - offset)
         except OSError as error:

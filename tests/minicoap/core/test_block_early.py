@@ -58,6 +58,7 @@ class Kept:
         self.ended: list[str] = []
         self.answer: Optional[Response] = None
         self.has_it = True
+        self.fails_at = self.refuses_at = -1
 
     def site(self, **arguments: Any) -> Site:
         return Site(Resource("/x", upload=self.begin, resume=self.resume, post=lambda _: Response()), **arguments)
@@ -83,6 +84,11 @@ class KeptSink:
 
     def write_at(self, offset: int, data: bytes) -> Optional[Response]:
         assert offset == len(self.kept.data)
+        assert data
+        if offset == self.kept.fails_at:
+            raise OSError(5, "Input/output error")
+        if offset == self.kept.refuses_at:
+            return Response(codes.FORBIDDEN)
         self.kept.data += data
         return None
 
@@ -137,6 +143,65 @@ def test_what_waits_counts_as_held_and_is_refused_where_there_is_no_room() -> No
     answers = [up.put(number, True, options=TAG) for number in (0, 2, 3, 4, 1, 2, 3, 4)]
     assert answers == ["2.31"] * 3 + ["4.08"] + ["2.31"] * 4
     assert up.solo.forgets_everything()
+
+
+def held(up: Up) -> int:
+    return up.solo.core._blocks.held
+
+
+def test_what_waits_is_counted_once_and_no_more_when_its_turn_has_come() -> None:
+    up = Up(Kept().site())
+    counted = []
+    for number in (0, 2, 2, 3, 1):
+        up.put(number, True, options=TAG)
+        counted.append(held(up))
+    assert counted == [0, 1024, 1024, 2048, 0]
+
+
+def test_first_block_once_more_begins_anew_and_forgets_what_waits() -> None:
+    kept = Kept()
+    up = Up(kept.site())
+    for number in (0, 2):
+        up.put(number, True, options=TAG)
+    kept.data.clear()
+    up.put(0, True, options=TAG)
+    assert (kept.opened, kept.ended, held(up)) == (["begin", "begin"], ["abort"], 0)
+
+
+def test_refusal_of_a_block_that_has_waited_answers_the_one_that_it_waited_for() -> None:
+    kept = Kept()
+    kept.refuses_at = 2048
+    up = Up(kept.site())
+    answers = [up.put(number, True, options=TAG) for number in (0, 2, 3, 1)]
+    assert answers == ["2.31", "2.31", "2.31", "4.03"]
+    assert (len(kept.data), kept.ended, held(up)) == (2048, ["abort"], 0)
+    assert up.solo.forgets_everything()
+
+
+def test_sink_that_fails_leaves_nothing_behind() -> None:
+    kept = Kept()
+    kept.fails_at = 2048
+    up = Up(kept.site())
+    answers = [up.put(number, True, options=TAG) for number in (0, 2, 3, 1)]
+    assert answers == ["2.31", "2.31", "2.31", "5.00"]
+    assert (kept.ended, held(up), up.solo.core.footprint()["bodies"]) == (["abort"], 0, 0)
+
+
+def test_body_goes_on_only_where_there_is_room_for_one() -> None:
+    kept = Kept(BLOCKS[:2048])
+    up = Up(kept.site(), limits=Limits(open_bodies=1))
+    assert [up.put(2, True, options=TAG), up.put(2, True)] == ["2.31", "5.03"]
+    assert kept.opened == ["resume"]
+
+
+def test_two_who_send_the_same_body_at_once_write_it_once() -> None:
+    kept = Kept()
+    up = Up(kept.site())
+    other = ((REQUEST_TAG, b"other"),)
+    for number in range(3):
+        for tag in (TAG, other):
+            assert up.put(number, True, payload=BLOCKS[number * 1024 :][:1024], options=tag) == "2.31"
+    assert kept.data == BLOCKS[:3072]
 
 
 @pytest.mark.parametrize("first", [1, 2, 0])

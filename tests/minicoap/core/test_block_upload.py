@@ -45,7 +45,7 @@ class Store:
 
     def take(self, request: Request) -> Response:
         self.whole.append(request.payload)
-        return Response(codes.CHANGED, request.payload[:3000])
+        return Response(codes.CHANGED, request.payload[:20_000])
 
 
 class StoreSink:
@@ -237,9 +237,14 @@ def test_body_of_any_size_arrives_whole(size: int) -> None:
 def test_long_response_to_a_windowed_body_comes_in_order() -> None:
     store = Store()
     pair = Pair(store.site())
-    assert pair.request(codes.POST, "y", payload=BODY, window=16, any_order=True).payload == BODY[:3000]
-    asked = [one.options.uint(BLOCK2) for name, one in pair.messages() if name == "client"]
-    assert [value >> 4 for value in asked if value] == [1, 2]
+    assert pair.request(codes.POST, "y", payload=BODY, window=16, any_order=True).payload == BODY[:20_000]
+    spoke = [name for name, one in pair.messages() if (one.options.uint(BLOCK2) or 0) >> 4]
+    assert spoke == ["client", "server"] * 19
+
+
+def test_block_size_of_the_response_is_asked_for_by_the_last_block() -> None:
+    played = Played(obliging, szx=6)
+    assert [BLOCK2 in dict(message.options.items) for message in played.requests] == [False] * LAST + [True]
 
 
 def test_two_uploads_at_once_do_not_mix() -> None:
@@ -303,6 +308,25 @@ def test_one_that_goes_on_does_so_in_the_blocks_that_the_server_wants() -> None:
     (again,) = played.say(played.waiting.pop(), codes.REQUEST_ENTITY_TOO_LARGE, 4)
     assert (block_of(again), len(again.payload)) == ((40, True, 4), 256)
     assert again.options.uint(SIZE1) == len(BODY)
+
+
+def test_what_was_refused_goes_in_the_smaller_blocks_that_are_wanted_meanwhile() -> None:
+    body = BODY[: 8 * 1024]
+    played = Played(
+        lambda number: codes.CONTINUE if number == 0 else None if number == 1 else codes.REQUEST_ENTITY_INCOMPLETE,
+        body=body,
+        window=4,
+    )
+    assert played.numbers == [0, 1, 2, 3, 4]
+    waiting = played.say(played.waiting.pop(), codes.CONTINUE, 5)
+    taken = []
+    while waiting:
+        (message,) = waiting
+        block = block_of(message)
+        taken.append((block.offset, len(message.payload)))
+        waiting = played.say(message, codes.CONTINUE if block.more else codes.CHANGED)
+    assert taken == [(offset, 512) for offset in range(2048, 8192, 512)]
+    assert played.outcome() == codes.CHANGED
 
 
 # Servers that want order
@@ -499,7 +523,8 @@ def test_condition_is_told_by_the_first_block_also_where_the_upload_goes_on() ->
     condition = ((IF_NONE_MATCH, b""),)
     played = Played(obliging, tag=TAG, sent=30 * 1024, options=condition, window=4)
     assert played.numbers == [0, *range(30, LAST + 1)]
-    assert [IF_NONE_MATCH in dict(message.options.items) for message in played.requests[:2]] == [True, False]
+    has_condition = [IF_NONE_MATCH in dict(message.options.items) for message in played.requests]
+    assert has_condition == [True] + [False] * (LAST + 1 - 30)
     assert played.progress[:2] == [30 * 1024, 31 * 1024]
 
 
