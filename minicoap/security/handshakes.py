@@ -7,13 +7,17 @@ bounded, so that no host takes the room of the others.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 from minicoap.core.fairness import host_of
 from minicoap.core.request import Path
 from minicoap.core.timers import Timer, Timers
+from minicoap.security.dtls import REFUSED
 from minicoap.security.engine import Session
+
+logger = logging.getLogger(__name__)
 
 _FIRST_LOOK = 1.0  # seconds after which a handshake is looked at that waits for nothing
 _ANEW = 20.0  # seconds without progress after which a client begins its handshake anew: its address may have changed
@@ -21,6 +25,9 @@ _AT_ONCE = 4  # handshakes that are begun in one turn of the loop
 _PAUSE = 0.001  # seconds until the next ones, of those that wait
 _WAITING = 256  # hellos that may wait, some 200 bytes each; others are lost, and repeated by their clients
 _WAITING_OF_HOST = 128  # of those, from one host
+_DISTURBANCES = 8  # after which a client's handshake counts as failed
+_FAILURES_TOLD = 10  # handshakes with clients, in so many seconds; of others only how many there were
+_FAILURES_PERIOD = 10.0
 
 
 class Channel:
@@ -36,6 +43,17 @@ class Channel:
         self.has_carried = False  # whether a message has come through it
         self.heard_at: Optional[float] = None  # when its handshake went on, or was looked at for the first time
         self.timer: Optional[Timer] = None
+
+    def is_worth_another_try(self) -> bool:
+        """Whether a client's handshake has failed by what anybody on the way may have put in, and not too often.
+
+        Nothing protects its messages before it is complete: those of an earlier one that are repeated make no sense.
+        """
+        reason = self.session.reason
+        if self.association is None or " alert " in reason or reason.startswith(REFUSED):
+            return False
+        self.disturbances += 1
+        return self.disturbances <= _DISTURBANCES
 
 
 class Calls(NamedTuple):
@@ -64,6 +82,8 @@ class Handshakes:
         self._next: Optional[Timer] = None
         self._turn = -1.0
         self._begun = 0
+        self._failures = 0
+        self._failures_since = -_FAILURES_PERIOD
 
     def __len__(self) -> int:
         return self._count
@@ -126,6 +146,17 @@ class Handshakes:
             self._count -= 1
             if not channels:
                 del self._by_host[host]
+
+    def failed(self, channel: Channel, held: Callable[[], str], now: float) -> None:
+        """Tell of a client's handshake that came to nothing: of a few, and then how many more, and what is held."""
+        if now >= self._failures_since + _FAILURES_PERIOD:
+            if self._failures > _FAILURES_TOLD:
+                logger.info("%d more DTLS handshakes failed; %s", self._failures - _FAILURES_TOLD, held())
+            self._failures_since, self._failures = now, 0
+        self._failures += 1
+        if self._failures <= _FAILURES_TOLD:
+            host, port = channel.address[:2]
+            logger.info("DTLS handshake with %s port %s failed: %s", host, port, channel.session.reason)
 
     def _arm(self, channel: Channel, deadline: Optional[float], now: float) -> None:
         """Have `channel` repeat what it sent when that is due, and give up at `deadline`.

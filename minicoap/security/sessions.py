@@ -13,7 +13,6 @@ Everything is bounded by `SecurityLimits`. Nothing at all is kept of a client th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional
 
@@ -32,14 +31,9 @@ from minicoap.security.hello import ADMITTED, HELLO_VERIFY, RECORD_HEADER, Recep
 from minicoap.security.lost import DOUBTS_EVERY, Notices, is_notice
 from minicoap.security.remedies import remedy
 
-logger = logging.getLogger(__name__)
-
 # First bytes: DTLS content types and what RFC 7983 leaves for others of its kind; CoAP begins with 0x40 to 0x7F.
 _DTLS_FIRST, _DTLS_LAST = 20, 63
 _SWEEP = 30.0  # seconds between looks for what is idle or expired
-_DISTURBANCES = 8  # after which a client's handshake counts as failed
-_FAILURES_TOLD = 10  # handshakes with clients, in so many seconds; of others only how many there were
-_FAILURES_PERIOD = 10.0
 
 
 class SecurityLimits(NamedTuple):
@@ -88,8 +82,6 @@ class SecureMachine:
         self._sweep: Optional[Timer] = None
         self._now = 0.0
         self._count = 0
-        self._failures = 0
-        self._failures_since = -_FAILURES_PERIOD
         self._channels: dict[Path, list[Channel]] = {}  # by address
         self._handshakes = Handshakes(
             limits.half_open,
@@ -271,7 +263,7 @@ class SecureMachine:
             self._gave_up(channel.association, SecurityError("too many handshakes are under way"), now)
         else:
             channel.session.reason = "it had to make room for another"
-            self._log_failure(channel, now)
+            self._handshakes.failed(channel, self._held, now)
 
     def _go_on(self, channel: Channel, now: float) -> bool:
         self._now = now
@@ -308,7 +300,7 @@ class SecureMachine:
                 self.inner.datagram_received(message, association.path, now)
         if session.state == CLOSED:
             if was == HANDSHAKE:
-                if _is_disturbed(channel):
+                if channel.is_worth_another_try():
                     self._begin_anew(channel, now)
                 self._go_on(channel, now)
             else:
@@ -367,7 +359,7 @@ class SecureMachine:
         association = channel.association
         reason = channel.session.reason
         if association is None:
-            self._log_failure(channel, now)
+            self._handshakes.failed(channel, self._held, now)
             return
         association.resume = None
         where = f"{association.host} at {channel.address[0]} port {channel.address[1]}"
@@ -377,17 +369,6 @@ class SecureMachine:
         elif " alert " in reason:
             error.refused_by = SecurityError.PEER
         self._gave_up(association, error, now)
-
-    def _log_failure(self, channel: Channel, now: float) -> None:
-        """Tell of a handshake with a client that failed, and of no more than a few a minute."""
-        if now >= self._failures_since + _FAILURES_PERIOD:
-            if self._failures > _FAILURES_TOLD:
-                logger.info("%d more DTLS handshakes failed; %s", self._failures - _FAILURES_TOLD, self._held())
-            self._failures_since, self._failures = now, 0
-        self._failures += 1
-        if self._failures <= _FAILURES_TOLD:
-            host, port = channel.address[:2]
-            logger.info("DTLS handshake with %s port %s failed: %s", host, port, channel.session.reason)
 
     def _gave_up(self, association: Association, error: OSError, now: float) -> None:
         association.following = None
@@ -536,18 +517,6 @@ class SecureMachine:
             association.resume = None
             reason = objection or "its certificate is not trusted any more"
             self._end(association, SecurityError(f"the DTLS session was closed: {reason}"), now)
-
-
-def _is_disturbed(channel: Channel) -> bool:
-    """Whether a client's handshake has failed by what anybody on the way may have put in, and is worth another try.
-
-    Nothing protects its messages before it is complete: those of an earlier one that are repeated make no sense.
-    """
-    reason = channel.session.reason
-    if channel.association is None or " alert " in reason or reason.startswith(REFUSED):
-        return False
-    channel.disturbances += 1
-    return channel.disturbances <= _DISTURBANCES
 
 
 def _asks(data: bytes) -> bool:
