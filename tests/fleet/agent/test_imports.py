@@ -41,8 +41,8 @@ OURS = {
     },
 }  # fmt: skip
 
-# msgspec reads messages, with typing_extensions where that happens to be there.
-THIRD_PARTY = {"msgspec", "typing_extensions"}
+# msgspec reads messages, with typing_extensions in older Pythons where that happens to be there.
+THIRD_PARTY = {"msgspec"} if sys.version_info >= (3, 11) else {"msgspec", "typing_extensions"}
 
 # Of the standard library, by what wants it; its own helpers, whose names begin with an underscore, come with these.
 STANDARD = {
@@ -78,7 +78,7 @@ SECURED_OURS = {
         "shell.floodfilter", "shell.junction", "shell.secure",
     },
 }  # fmt: skip
-SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi"}
+SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi", "typing_extensions"}
 SECURED_STANDARD = {
     "base64", "binascii", "bisect", "calendar", "copy", "dataclasses", "email", "hashlib", "hmac", "ipaddress",
     "quopri", "random", "urllib",
