@@ -501,8 +501,14 @@ def test_a_forged_notice_ends_nothing_and_is_minded_once_a_minute() -> None:
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 6
 
     pair.pass_time(61.0)
-    pair.client.datagram_received(NOTICE, SERVER, pair.now)
-    pair.deliver()
+    handshakes.clear()
+    for _ in range(3):
+        before = len(pair.sent)
+        pair.client.datagram_received(NOTICE, SERVER, pair.now)
+        pair.deliver()
+        handshakes.append(len(pair.sent) > before)
+        pair.pass_time(19.0)
+    assert handshakes == [True, False, False], "one in a minute, though it came to its end"
     pair.get()
     assert pair.outcomes[-1] == "x509 n1 urn:fleet:node:n1"
     assert pair.client.footprint()["channels"] == 1
