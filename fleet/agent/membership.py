@@ -31,7 +31,7 @@ from minicoap.codec.options import IF_MATCH
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
 from minicoap.core.parameters import TransmissionParameters
-from minicoap.core.request import Path, Response, SecurePath
+from minicoap.core.request import ClientRequest, Path, Response, SecurePath
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import CoapError, NetworkError
 
@@ -46,7 +46,6 @@ SMALL_CHANGE = 5.0  # percent, or degrees Celsius; what changes by less may wait
 # Below DTLS nobody can guess a token, and an answer that is held back until the token is used again only has the next
 # report be a whole one (RFC 9175 §4).
 TOKEN_UNCONFIRMED, TOKEN_CONFIRMED = 0, 2  # bytes
-SILENCE = 20.0  # seconds in which an unconfirmed report may be refused
 LARGEST_UNCONFIRMED = 1024  # bytes; what travels in blocks is answered
 NO_SUCCESS = 2  # No-Response: a 2.xx is not wanted, an error is (RFC 7967 §2.1)
 # One an interval, and never more than UNCONFIRMED without a sign of life, is congestion control enough (RFC 7252 §4.7):
@@ -98,6 +97,7 @@ class Membership:
         self._known: Optional[_Known] = None
         self._full_at = 0.0  # when all is reported next, seconds of the monotonic clock
         self._is_secured = isinstance(path, SecurePath)
+        self._briefly: Optional[ClientRequest] = None  # the last unconfirmed report, which may be refused
         self._unconfirmed = 0  # reports since the last that was confirmed
         self.is_registered = False
 
@@ -143,6 +143,10 @@ class Membership:
         self._endpoint.site.changed("/health")
         health = _document(self.health())
         at = self._clock.monotonic()
+        if self._briefly is not None:
+            # Until the next one, and so without a wake-up of its own that would only be to stop listening.
+            self._briefly.cancel(self._clock.monotonic())
+            self._briefly = None
         known = self._known
         # Whatever comes of this report, the server has the last one no more. Only its answer says what it has then.
         self._known = None
@@ -166,7 +170,7 @@ class Membership:
         self._unconfirmed += 1
         expected = self._known = _patched(known, changes) if changes else known
         self._arm(self._interval * self._entropy.uniform(1 - SPREAD, 1), self.report)
-        self._send(
+        self._briefly = self._send(
             codes.IPATCH,
             "h",
             payload,
@@ -174,7 +178,6 @@ class Membership:
             options=((IF_MATCH, known.etag),) if changes else (),
             confirmable=False,
             no_response=NO_SUCCESS,
-            timeout=SILENCE,
             parameters=SPARSE,
             token_length=TOKEN_UNCONFIRMED,
         )
@@ -202,13 +205,13 @@ class Membership:
         message: Any,
         done: Callable[[Union[Response, CoapError]], None],
         **arguments: Any,
-    ) -> None:
+    ) -> Optional[ClientRequest]:
         """Ask something of the server: `message` in CBOR, or bytes that are. Tokens are short below DTLS only."""
         if not self._is_secured:
             arguments.pop("token_length", None)
         payload = message if isinstance(message, bytes) else encode(message, CBOR, numbers=True)
         try:
-            self._endpoint.request(
+            return self._endpoint.request(
                 code,
                 self._path,
                 done,
@@ -220,6 +223,7 @@ class Membership:
             )
         except NetworkError as error:
             done(error)
+            return None
 
     def _registered(self, outcome: Union[Response, CoapError]) -> None:
         if not isinstance(outcome, Response) or not outcome.is_success:

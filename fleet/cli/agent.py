@@ -5,6 +5,15 @@ This imports what the agent itself needs and no more: it stays in memory as long
 
 from __future__ import annotations
 
+import sys
+
+# msgspec takes typing_extensions where that is installed, by whatever wants it; since Python 3.11 it has nothing that
+# msgspec needs, and would bring `inspect` and `ast`, 1.3 MB. A later import of it still works.
+if sys.version_info >= (3, 11) and not {"msgspec", "typing_extensions"} & sys.modules.keys():
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    import msgspec  # noqa: F401
+
+    del sys.modules["typing_extensions"]
 import argparse
 from collections.abc import Sequence
 from typing import Any

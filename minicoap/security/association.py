@@ -37,6 +37,7 @@ class Association:
         "doubted_at",
         "following",
         "host",
+        "is_doubted",
         "key",
         "path",
         "patience",
@@ -50,6 +51,7 @@ class Association:
         self.host = host
         self.key = b""  # by which a client of ours is known when it resumes its session
         self.touched = now
+        self.is_doubted = False  # whether `following` is there for that reason
         self.doubted_at = -DOUBTS_EVERY  # when its session was resumed because somebody said that it was lost
         self.channel: Optional[Channel] = None
         self.following: Optional[Channel] = None

@@ -394,12 +394,17 @@ class SecureMachine:
                 self._closed(channel, now)
             if association.host is None:
                 return
-            if not association.is_unheard(data) or association.following is not None:
+            if not association.is_unheard(data) or (association.following is not None and not association.is_doubted):
                 return
         if data not in association.queue and len(association.queue) < self._limits.queued:
             association.queue.append(data)
         if association.following is None:
             self._connect(association, now)
+        elif association.is_doubted:
+            # What a notice began may have lost its way too: our address has changed again.
+            association.is_doubted = False
+            self._begin_anew(association.following, now)
+            self._flush(association.following)
 
     def _reach(self, path: Path, now: float) -> Association:
         if len(self._associations) >= self._limits.sessions:
@@ -415,6 +420,7 @@ class SecureMachine:
         except UsageError as error:
             self._gave_up(association, SecurityError(str(error)), now)
             return
+        association.is_doubted = False
         channel = association.following = Channel(association.path[:-1], session, association)
         self._begin(channel, now)
 
@@ -427,6 +433,7 @@ class SecureMachine:
             if association.following is None and now >= association.doubted_at + DOUBTS_EVERY:
                 association.doubted_at = now
                 self._connect(association, now)
+                association.is_doubted = True
 
     def _heard(self, association: Association, now: float) -> None:
         association.heard(now)

@@ -6,6 +6,7 @@ Python never gives imports back: whatever gets in here stays in the memory of ev
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -41,8 +42,8 @@ OURS = {
     },
 }  # fmt: skip
 
-# msgspec reads messages, with typing_extensions where that happens to be there.
-THIRD_PARTY = {"msgspec", "typing_extensions"}
+# msgspec reads messages, with typing_extensions in older Pythons where that happens to be there.
+THIRD_PARTY = {"msgspec"} if sys.version_info >= (3, 11) else {"msgspec", "typing_extensions"}
 
 # Of the standard library, by what wants it; its own helpers, whose names begin with an underscore, come with these.
 STANDARD = {
@@ -78,7 +79,7 @@ SECURED_OURS = {
         "shell.floodfilter", "shell.junction", "shell.secure",
     },
 }  # fmt: skip
-SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi"}
+SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi", "typing_extensions"}
 SECURED_STANDARD = {
     "base64", "binascii", "bisect", "calendar", "copy", "dataclasses", "email", "hashlib", "hmac", "ipaddress",
     "quopri", "random", "urllib",
@@ -191,6 +192,18 @@ def test_an_idle_agent_with_a_certificate_holds_what_that_takes_and_nothing_more
 @pytest.mark.parametrize("name", [*(name for name in NEVER if name not in ("hashlib", "email")), "email.message"])
 def test_an_idle_agent_with_a_certificate_does_without(secured, name):
     assert [module for module in secured if module == name or module.startswith(name + ".")] == []
+
+
+def test_what_a_small_device_is_told_to_load_once_is_all_that_an_idle_agent_holds(imported, secured):
+    manual = (ROOT / "docs/deployment.md").read_text("utf-8")
+    (loading,) = re.findall(r"/opt/fleet/bin/python -c '(import .*)'", manual)
+    for idle, more in ((imported, ""), (secured, ", fleet.agent.secured")):
+        tell = f"{loading}{more}\nimport sys\nprint(*sys.modules)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", tell], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        ours = {name for name in idle if name.partition(".")[0] in OURS}
+        assert ours - set(loaded.split()) == set()
 
 
 @pytest.mark.parametrize("name", NEVER)

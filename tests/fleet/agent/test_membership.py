@@ -12,6 +12,7 @@ from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR
 from minicoap.codec.message import decode as decode_message
 from minicoap.codec.options import IF_MATCH, NO_RESPONSE
+from minicoap.core.parameters import TransmissionParameters
 from minicoap.core.request import Request, Response, SecurePath
 from tests.fleet.agent.noding import EPOCH, NODE, SERVER, Node, told
 from tests.fleet.pretended import FixedFacts
@@ -326,7 +327,7 @@ def test_over_plain_coap_tokens_stay_too_long_to_guess():
     assert {len(message.token) for message in sent if message.code} == {4}
 
 
-def test_two_reports_without_an_answer_at_once_are_told_apart():
+def test_a_report_without_an_answer_is_listened_for_until_the_next():
     node = Node(health_interval=1.0)
     kept = Kept(node)
     node.path = SecurePath(SERVER)
@@ -334,7 +335,19 @@ def test_two_reports_without_an_answer_at_once_are_told_apart():
     node.until(lambda: kept.number == 5)
 
     sent = [decode_message(each.data) for each in node.world.trace if each.source == NODE]
-    assert [len(message.token) for message in sent if message.code == codes.IPATCH] == [0, 4, 4, 4]
+    assert [len(message.token) for message in sent if message.code == codes.IPATCH] == [0] * 4
+
+
+def test_nothing_wakes_a_node_but_its_reports_and_what_is_forgotten_every_four_minutes():
+    node, kept, _facts = patching_node()
+    woken = []
+    handle_timeout = node.agent.handle_timeout
+    node.agent.handle_timeout = lambda now: (woken.append(now), handle_timeout(now))
+    node.until(lambda: kept.number == 41)
+
+    forgotten = int(node.world.now / TransmissionParameters().exchange_lifetime)
+    assert forgotten == 9
+    assert len(woken) == 40 + forgotten
 
 
 def test_a_report_without_an_answer_holds_nothing_up_that_the_server_is_to_be_asked():

@@ -503,11 +503,33 @@ def test_a_forged_notice_ends_nothing_and_is_minded_once_a_minute() -> None:
     assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 6
 
     pair.pass_time(61.0)
-    pair.client.datagram_received(NOTICE, SERVER, pair.now)
-    pair.deliver()
+    handshakes.clear()
+    for _ in range(3):
+        before = len(pair.sent)
+        pair.client.datagram_received(NOTICE, SERVER, pair.now)
+        pair.deliver()
+        handshakes.append(len(pair.sent) > before)
+        pair.pass_time(19.0)
+    assert handshakes == [True, False, False], "one in a minute, though it came to its end"
     pair.get()
     assert pair.outcomes[-1] == "x509 n1 urn:fleet:node:n1"
     assert pair.client.footprint()["channels"] == 1
+
+
+def test_a_client_whose_address_changes_while_it_resumes_after_a_notice_begins_anew_at_its_first_repetition() -> None:
+    pair = SecurePair()
+    pair.get()
+    pair.client.datagram_received(NOTICE, SERVER, pair.now)
+    for data, _ in pair.client.datagrams_to_send():
+        pair.server.datagram_received(data, ("192.0.2.77", 1), pair.now)
+    for data, _ in pair.server.datagrams_to_send():
+        pair.client.datagram_received(data, SERVER, pair.now)  # a cookie, which is good for that address alone
+    pair.address = ("192.0.2.78", 2)
+
+    pair.get()
+    pair.pass_time(4.0)
+
+    assert pair.outcomes == ["x509 n1 urn:fleet:node:n1"] * 2
 
 
 def test_servers_ignore_notices_and_nobody_answers_what_is_no_data_of_a_session() -> None:
