@@ -32,7 +32,7 @@ def site() -> Site:
 
 
 def run(scenario: Callable[[], Awaitable[Any]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 30))
+    asyncio.run(asyncio.wait_for(scenario(), 120))
 
 
 def test_plain_and_secure_requests_are_served_side_by_side() -> None:

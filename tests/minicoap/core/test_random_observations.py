@@ -141,6 +141,7 @@ class Observer:
 
     def restart(self, name: str) -> None:
         self.told.pop(name, None)
+        self.failed.pop(name, None)  # of the one before
         self.start(name)
 
     def stop_all(self) -> None:
