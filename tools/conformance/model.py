@@ -1,0 +1,99 @@
+"""What a test is, and what can come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+if TYPE_CHECKING:
+    from tools.conformance.frames import Frame
+    from tools.conformance.peer import Peer
+
+MUST, SHOULD, ADVICE = "must", "should", "advice"
+LEVELS = (MUST, SHOULD, ADVICE)
+"""How much a failure weighs: against a MUST of an RFC, against a SHOULD, or against what we hold to be wise."""
+
+PASS, FAIL, INCONCLUSIVE, NOT_APPLICABLE = "pass", "fail", "inconclusive", "not applicable"
+VERDICTS = (PASS, FAIL, INCONCLUSIVE, NOT_APPLICABLE)
+
+
+class Failure(Exception):
+    """The peer broke a rule.
+
+    `rule` is the sentence that was broken, in our words, `section` where it stands, `frame` the packet that broke it,
+    None where one is missing.
+    """
+
+    def __init__(self, rule: str, section: str, frame: Optional[Frame] = None) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.section = section
+        self.frame = frame
+
+
+class Inconclusive(Exception):
+    """What the peer did, or the network, leaves the question open."""
+
+
+class NotApplicable(Exception):
+    """The peer has nothing that the test could be made with."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test of a server: `function` carries it out on a `Peer`, and raises what is not as it should be."""
+
+    id: str
+    title: str
+    section: str
+    level: str
+    needs: tuple[str, ...]
+    steps: tuple[str, ...]
+    function: Callable[[Peer], None]
+
+
+@dataclass
+class Result:
+    """What came of a test. `frames` are the packets of its last run."""
+
+    test: Test
+    verdict: str
+    reason: str = ""
+    section: str = ""
+    offender: Optional[Frame] = None
+    frames: Sequence[Frame] = ()
+    seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Catalogue:
+    """All tests, by id, in the order in which they were defined."""
+
+    def __init__(self) -> None:
+        self._tests: dict[str, Test] = {}
+
+    def __iter__(self) -> Iterator[Test]:
+        return iter(self._tests.values())
+
+    def __len__(self) -> int:
+        return len(self._tests)
+
+    def test(
+        self, id: str, *, section: str, level: str = MUST, needs: Sequence[str] = ()
+    ) -> Callable[[Callable[[Peer], None]], Callable[[Peer], None]]:
+        """Enter the decorated function as a test: the first line of its docstring is the title, the rest its steps."""
+
+        def enter(function: Callable[[Peer], None]) -> Callable[[Peer], None]:
+            assert id not in self._tests, id
+            assert level in LEVELS, level
+            title, *steps = (line.strip() for line in (function.__doc__ or "").strip().splitlines())
+            self._tests[id] = Test(
+                id, title, section, level, tuple(needs), tuple(step for step in steps if step), function
+            )
+            return function
+
+        return enter
+
+
+CATALOGUE = Catalogue()

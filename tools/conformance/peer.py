@@ -1,0 +1,290 @@
+"""The server under test, as a test sees it: send a packet, wait for what answers it, judge that.
+
+Each test has a socket of its own, on a fresh port, so that nothing of another is in its way. Requests are repeated as
+RFC 7252 §4.2 has it, and repeated answers are taken for what they are: a link that loses or repeats packets is no fault
+of the server's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from typing import Callable, Optional, Union
+
+from minicoap.codec import codes
+from minicoap.codec.message import ACK, CON, NON, RST, Message
+from minicoap.codec.options import CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint, option_name
+from minicoap.core.parameters import TransmissionParameters
+from tools.conformance.frames import Address, Frame, craft
+from tools.conformance.model import Failure, Inconclusive, NotApplicable
+
+PARAMETERS = TransmissionParameters()
+Items = Iterable[tuple[int, bytes]]
+
+
+class Sent:
+    """A request that was sent; `frame` as it was, `message_id` and `token` to know its answers by."""
+
+    def __init__(self, frame: Frame, type: int, message_id: int, token: bytes) -> None:
+        self.frame = frame
+        self.type = type
+        self.message_id = message_id
+        self.token = token
+
+
+class Answer:
+    """The response to a request: `frame` has it; `separate` if an empty acknowledgement came before."""
+
+    def __init__(self, frame: Frame, message: Message, separate: bool) -> None:
+        self.frame = frame
+        self.message = message
+        self.separate = separate
+
+    @property
+    def code(self) -> int:
+        """The response code."""
+        return self.message.code
+
+    @property
+    def payload(self) -> bytes:
+        """The payload."""
+        return self.message.payload
+
+    def option(self, number: int) -> Optional[bytes]:
+        """The first value of an option."""
+        return self.message.options.get(number)
+
+    def uint(self, number: int) -> Optional[int]:
+        """The first value of an option as a number."""
+        return self.message.options.uint(number)
+
+
+class Peer:
+    """The server at `address`; `resources` maps the roles that tests need to paths.
+
+    `patience` is for how long something that has to come is waited for, in seconds, repetitions included; `grace` for
+    how long something that must not come is.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        resources: dict[str, tuple[str, ...]],
+        *,
+        patience: float = 20.0,
+        grace: float = 1.0,
+        record: Optional[Callable[[Frame], None]] = None,
+        seed: Optional[int] = None,
+    ) -> None:
+        self.address = address
+        self.patience = patience
+        self.grace = grace
+        self.frames: list[Frame] = []
+        self._resources = resources
+        self._record = record
+        self._random = random.Random(seed)
+        self._socket = _connected(address)
+        self.local: Address = self._socket.getsockname()[:2]
+        self._message_id = self._random.randrange(0x10000)
+        self._held: list[Frame] = []  # received, and not asked for yet
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    # What to ask for
+
+    def path(self, role: str) -> tuple[str, ...]:
+        """Return the path of the resource that plays a role. Raises NotApplicable if there is none."""
+        try:
+            return self._resources[role]
+        except KeyError:
+            raise NotApplicable(f"the server has no resource for {role!r}") from None
+
+    def next_message_id(self) -> int:
+        """Return a message ID that was not used yet."""
+        self._message_id = (self._message_id + 1) & 0xFFFF
+        return self._message_id
+
+    def token(self, length: int = 4) -> bytes:
+        """Return a fresh token."""
+        return os.urandom(length)
+
+    # Packets
+
+    def send(self, data: bytes) -> Frame:
+        """Send a datagram, whatever it is."""
+        frame = Frame(time.time(), True, self.local, self.address, data)
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise Inconclusive(f"cannot send: {error.strerror}") from error
+        self._note(frame)
+        return frame
+
+    def receive(self, wanted: Callable[[Frame], bool], timeout: float) -> Optional[Frame]:
+        """Return the next frame that is `wanted`, None if none comes in time; others are kept for later."""
+        for index, frame in enumerate(self._held):
+            if wanted(frame):
+                return self._held.pop(index)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._socket], [], [], left)[0]:
+                return None
+            try:
+                data = self._socket.recv(65535)
+            except OSError as error:
+                raise Inconclusive(f"{self.address[0]} port {self.address[1]}: {error.strerror}") from error
+            frame = Frame(time.time(), False, self.address, self.local, data)
+            self._note(frame)
+            if wanted(frame):
+                return frame
+            self._held.append(frame)
+
+    def request(
+        self,
+        code: int,
+        where: Union[str, Sequence[str]] = (),
+        *,
+        type: int = CON,
+        query: Sequence[str] = (),
+        options: Items = (),
+        payload: bytes = b"",
+        content_format: Optional[int] = None,
+        token: Optional[bytes] = None,
+        message_id: Optional[int] = None,
+    ) -> Sent:
+        """Send a request to a role's resource, or to a path."""
+        path = self.path(where) if isinstance(where, str) else tuple(where)
+        items = [(URI_PATH, segment.encode()) for segment in path]
+        items += [(URI_QUERY, argument.encode()) for argument in query]
+        if content_format is not None:
+            items.append((CONTENT_FORMAT, encode_uint(content_format)))
+        items += options
+        token = self.token() if token is None else token
+        message_id = self.next_message_id() if message_id is None else message_id
+        return Sent(self.send(craft(type, code, message_id, token, items, payload)), type, message_id, token)
+
+    def answer(self, sent: Sent, *, patience: Optional[float] = None) -> Answer:
+        """Return the response, the request repeated and a separate response acknowledged as it has to be.
+
+        Raises Inconclusive if none comes, and Failure for one that does not belong to its request.
+        """
+        deadline = time.monotonic() + (self.patience if patience is None else patience)
+        timeout = PARAMETERS.ack_timeout
+        acknowledged = False
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                what = "a response after its empty acknowledgement" if acknowledged else "an answer"
+                raise Inconclusive(f"{what} to {sent.frame} did not come")
+            frame = self.receive(
+                lambda frame: _concerns(frame, sent), left if acknowledged else min(timeout, left)
+            )
+            if frame is None:
+                if not acknowledged and sent.type == CON:
+                    self.send(sent.frame.data)
+                    timeout *= 2
+                continue
+            message = frame.message
+            assert message is not None
+            if message.type == RST:
+                raise Failure("a request is answered, or rejected with good reason", "RFC 7252 §4.2", frame)
+            if message.code == codes.EMPTY:
+                acknowledged = True
+                continue
+            self._judge_carrier(frame, message, sent, acknowledged)
+            if message.type == CON:
+                self.acknowledge(message)
+            return Answer(frame, message, acknowledged or message.type == CON)
+
+    def ask(self, code: int, where: Union[str, Sequence[str]] = (), **arguments: object) -> Answer:
+        """Send a request and return its response; see `request`."""
+        return self.answer(self.request(code, where, **arguments))  # type: ignore[arg-type]
+
+    def acknowledge(self, message: Message) -> Frame:
+        """Send the empty acknowledgement of a message."""
+        return self.send(craft(ACK, codes.EMPTY, message.message_id))
+
+    def reset(self, message: Message) -> Frame:
+        """Reject a message."""
+        return self.send(craft(RST, codes.EMPTY, message.message_id))
+
+    def silence(self, wanted: Callable[[Frame], bool], rule: str, section: str) -> None:
+        """Fail if a frame that is `wanted` comes: neither within the grace, nor before an answer to a later ping."""
+        frame = self.receive(wanted, self.grace)
+        if frame is None:
+            self.ping()
+            frame = self.receive(wanted, 0.05)
+        if frame is not None:
+            raise Failure(rule, section, frame)
+
+    def ping(self) -> Frame:
+        """Ping the server (RFC 7252 §4.3) and return its reset; raises Inconclusive if none comes."""
+        message_id = self.next_message_id()
+        deadline, timeout = time.monotonic() + self.patience, PARAMETERS.ack_timeout
+        while time.monotonic() < deadline:
+            self.send(craft(CON, codes.EMPTY, message_id))
+            frame = self.receive(
+                lambda frame: frame.message is not None and frame.message.message_id == message_id
+                and frame.message.type in (ACK, RST), timeout,
+            )  # fmt: skip
+            if frame is not None:
+                return frame
+            timeout *= 2
+        raise Inconclusive("the server does not answer a ping")
+
+    def _note(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        if self._record is not None:
+            self._record(frame)
+
+    def _judge_carrier(self, frame: Frame, message: Message, sent: Sent, acknowledged: bool) -> None:
+        if message.token != sent.token:
+            raise Failure("a response carries the token of its request", "RFC 7252 §5.3.1", frame)
+        if message.type == ACK and sent.type == NON:
+            raise Failure("a non-confirmable request is not acknowledged", "RFC 7252 §4.3", frame)
+        if not codes.is_response(message.code):
+            raise Failure("what carries a request's token back is a response", "RFC 7252 §5.2", frame)
+
+
+def check(condition: object, rule: str, section: str, about: Union[Answer, Frame]) -> None:
+    """Raise Failure if `condition` does not hold."""
+    if not condition:
+        raise Failure(rule, section, about.frame if isinstance(about, Answer) else about)
+
+
+def check_code(answer: Answer, *expected: int, rule: str, section: str) -> None:
+    """Raise Failure if the code is none of those expected."""
+    names = " or ".join(codes.code_name(code) for code in expected)
+    check(answer.code in expected, f"{rule} ({names} expected, {codes.code_name(answer.code)} came)", section, answer)
+
+
+def check_absent(answer: Answer, number: int, rule: str, section: str) -> None:
+    """Raise Failure if the response has an option."""
+    check(answer.option(number) is None, f"{rule} ({option_name(number)} is there)", section, answer)
+
+
+def _concerns(frame: Frame, sent: Sent) -> bool:
+    message = frame.message
+    if message is None:
+        return False
+    if message.type in (ACK, RST):
+        return message.message_id == sent.message_id
+    return message.token == sent.token and codes.is_response(message.code)
+
+
+def _connected(address: Address) -> socket.socket:
+    family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.connect(target)
+    except OSError:
+        sock.close()
+        raise
+    return sock
