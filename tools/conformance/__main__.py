@@ -8,24 +8,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 
 from minicoap.codec.uri import parse_uri
 from minicoap.errors import UsageError
+from tools.conformance import tests
 from tools.conformance.frames import Address
 from tools.conformance.model import CATALOGUE, FAIL, LEVELS, VERDICTS, Inconclusive, Result, Test
 from tools.conformance.peer import Peer
 from tools.conformance.resources import find, load_map
 from tools.conformance.runner import Runner
 
-MODULES = ("core",)
 DONE, FAILED, USED_WRONGLY, NO_ANSWER = 0, 1, 2, 3
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
-    for name in MODULES:
-        import_module(f"tools.conformance.tests.{name}")
+    tests.load()
     options = _parser().parse_args(arguments)
     try:
         chosen = _chosen(options.tests)
@@ -47,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="test a server")
     run.add_argument("uri", metavar="URI", help="such as coap://192.0.2.7")
-    run.add_argument("--map", metavar="FILE", help="lines ROLE = /PATH: which resource plays which part")
+    run.add_argument("--resources", metavar="FILE", help="lines ROLE = /PATH: which resource plays which part")
     run.add_argument("--patience", type=float, default=20.0, metavar="S", help="for what has to come (default 20)")
     run.add_argument("--grace", type=float, default=1.0, metavar="S", help="for what must not come (default 1)")
     run.add_argument("--fail-on", choices=LEVELS, default="must", help="the least level that counts (default must)")
@@ -57,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(prefixes: "list[str] | None") -> list[Test]:
+def _chosen(prefixes: list[str] | None) -> list[Test]:
     if not prefixes:
         return list(CATALOGUE)
     found = [test for test in CATALOGUE if any(test.id.startswith(prefix) for prefix in prefixes)]
@@ -66,15 +64,15 @@ def _chosen(prefixes: "list[str] | None") -> list[Test]:
     return found
 
 
-def _list(tests: Iterable[Test]) -> None:
-    for test in tests:
+def _list(chosen: Iterable[Test]) -> None:
+    for test in chosen:
         print(f"{test.id:<24} {test.level:<7} {test.title}  ({test.section})")
 
 
-def _run(options: argparse.Namespace, tests: list[Test]) -> int:
+def _run(options: argparse.Namespace, chosen: list[Test]) -> int:
     target = parse_uri(options.uri)
     address: Address = (target.host, target.port)
-    given = load_map(options.map) if options.map else {}
+    given = load_map(options.resources) if options.resources else {}
     scout = Peer(address, {}, patience=options.patience, grace=options.grace)
     try:
         scout.ping()
@@ -86,7 +84,7 @@ def _run(options: argparse.Namespace, tests: list[Test]) -> int:
         scout.close()
     results = []
     runner = Runner(address, roles, patience=options.patience, grace=options.grace)
-    for result in runner.run(tests):
+    for result in runner.run(chosen):
         results.append(result)
         if not options.json:
             _show(result)
@@ -96,7 +94,7 @@ def _run(options: argparse.Namespace, tests: list[Test]) -> int:
         counts = Counter(result.verdict for result in results)
         print(", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS))
     counted = LEVELS[: LEVELS.index(options.fail_on) + 1]
-    return FAILED if any(r.verdict == FAIL and r.test.level in counted for r in results) else DONE
+    return FAILED if any(r.verdict == FAIL and r.level in counted for r in results) else DONE
 
 
 def _show(result: Result) -> None:
@@ -110,7 +108,7 @@ def _show(result: Result) -> None:
 
 def _document(result: Result) -> dict[str, object]:
     return {
-        "id": result.test.id, "title": result.test.title, "level": result.test.level, "verdict": result.verdict,
+        "id": result.test.id, "title": result.test.title, "level": result.level, "verdict": result.verdict,
         "reason": result.reason, "section": result.section or result.test.section,
         "offender": None if result.offender is None else str(result.offender), "seconds": round(result.seconds, 3),
         "at": time.time(),

@@ -30,7 +30,12 @@ def block_of(answer: Answer, option: int) -> Optional[Block]:
 
 
 def fetch(
-    peer: Peer, path: Sequence[str], *, szx: Optional[int] = None, code: int = codes.GET
+    peer: Peer,
+    path: Sequence[str],
+    *,
+    szx: Optional[int] = None,
+    code: int = codes.GET,
+    query: Sequence[str] = (),
 ) -> tuple[int, Optional[int], bytes]:
     """Return code, Content-Format and body; in blocks of `szx` from the first on where it is given."""
     body = b""
@@ -38,12 +43,16 @@ def fetch(
     etag: Optional[bytes] = None
     while True:
         options = [] if size is None else [(BLOCK2, block_value(number, False, size))]
-        answer = peer.ask(code, path, options=options)
+        answer = peer.ask(code, path, options=options, query=query)
         block = block_of(answer, BLOCK2)
         if block is None:
+            if number and not codes.is_success(answer.code):
+                raise Inconclusive(f"block {number} is answered {codes.code_name(answer.code)}")
             if number:
                 raise Failure("each block of a response has the Block2 option", "RFC 7959 §2.4", answer.frame)
             return answer.code, answer.uint(CONTENT_FORMAT), answer.payload
+        if not codes.is_success(answer.code):
+            raise Inconclusive(f"block {number} is answered {codes.code_name(answer.code)}")
         judge_block2(answer, block, number, size)
         if number and answer.option(ETAG) != etag:
             raise Inconclusive("the resource changed while it was fetched: its ETag is another")

@@ -22,14 +22,15 @@ class Failure(Exception):
     """The peer broke a rule.
 
     `rule` is the sentence that was broken, in our words, `section` where it stands, `frame` the packet that broke it,
-    None where one is missing.
+    or the one that got no answer. `level` is the rule's own weight where it differs from the test's.
     """
 
-    def __init__(self, rule: str, section: str, frame: Optional[Frame] = None) -> None:
+    def __init__(self, rule: str, section: str, frame: Optional[Frame] = None, *, level: Optional[str] = None) -> None:
         super().__init__(rule)
         self.rule = rule
         self.section = section
         self.frame = frame
+        self.level = level
 
 
 class Inconclusive(Exception):
@@ -42,7 +43,10 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True)
 class Test:
-    """One test of a server: `function` carries it out on a `Peer`, and raises what is not as it should be."""
+    """One test of a server: `function` carries it out on a `Peer`, and raises what is not as it should be.
+
+    `differs` says where the description of ETSI CoAP#4 asks for something else than the RFC does, which wins.
+    """
 
     id: str
     title: str
@@ -51,6 +55,7 @@ class Test:
     needs: tuple[str, ...]
     steps: tuple[str, ...]
     function: Callable[[Peer], None]
+    differs: str = ""
 
 
 @dataclass
@@ -64,7 +69,13 @@ class Result:
     offender: Optional[Frame] = None
     frames: Sequence[Frame] = ()
     seconds: float = 0.0
+    broken: Optional[str] = None  # the level of the rule that was broken, where it is not the test's
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def level(self) -> str:
+        """How much a failure weighs."""
+        return self.broken or self.test.level
 
 
 class Catalogue:
@@ -80,7 +91,7 @@ class Catalogue:
         return len(self._tests)
 
     def test(
-        self, id: str, *, section: str, level: str = MUST, needs: Sequence[str] = ()
+        self, id: str, *, section: str, level: str = MUST, needs: Sequence[str] = (), differs: str = ""
     ) -> Callable[[Callable[[Peer], None]], Callable[[Peer], None]]:
         """Enter the decorated function as a test: the first line of its docstring is the title, the rest its steps."""
 
@@ -89,7 +100,7 @@ class Catalogue:
             assert level in LEVELS, level
             title, *steps = (line.strip() for line in (function.__doc__ or "").strip().splitlines())
             self._tests[id] = Test(
-                id, title, section, level, tuple(needs), tuple(step for step in steps if step), function
+                id, title, section, level, tuple(needs), tuple(step for step in steps if step), function, differs
             )
             return function
 

@@ -12,15 +12,22 @@ import random
 import select
 import socket
 import time
-from collections.abc import Iterable, Sequence
-from typing import Callable, Optional, Union
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, NON, RST, Message
-from minicoap.codec.options import CONTENT_FORMAT, URI_PATH, URI_QUERY, encode_uint, option_name
+from minicoap.codec.options import CONTENT_FORMAT, ECHO, URI_PATH, URI_QUERY, encode_uint, option_name
 from minicoap.core.parameters import TransmissionParameters
 from tools.conformance.frames import Address, Frame, craft
-from tools.conformance.model import Failure, Inconclusive, NotApplicable
+from tools.conformance.model import SHOULD, Failure, Inconclusive, NotApplicable
+
+REFUSALS = (codes.UNAUTHORIZED, codes.FORBIDDEN, codes.TOO_MANY_REQUESTS, codes.SERVICE_UNAVAILABLE)
+"""What a server may answer anything with, for reasons of its own."""
+
+SENDINGS = 4
+"""How often something is sent before silence is believed."""
 
 PARAMETERS = TransmissionParameters()
 Items = Iterable[tuple[int, bytes]]
@@ -34,6 +41,14 @@ class Sent:
         self.type = type
         self.message_id = message_id
         self.token = token
+
+
+class Rejected(Inconclusive):
+    """The server rejected a request with a reset; `frame` is that."""
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__("the server rejects the request with a reset, for reasons of its own")
+        self.frame = frame
 
 
 class Answer:
@@ -67,7 +82,8 @@ class Peer:
     """The server at `address`; `resources` maps the roles that tests need to paths.
 
     `patience` is for how long something that has to come is waited for, in seconds, repetitions included; `grace` for
-    how long something that must not come is.
+    how long something that must not come is. `slow` says that tests may take minutes. Of the packets either way the
+    part `loss` is dropped, as `seed` has it.
     """
 
     def __init__(
@@ -77,24 +93,44 @@ class Peer:
         *,
         patience: float = 20.0,
         grace: float = 1.0,
+        slow: bool = False,
         record: Optional[Callable[[Frame], None]] = None,
+        loss: float = 0.0,
         seed: Optional[int] = None,
     ) -> None:
         self.address = address
         self.patience = patience
         self.grace = grace
+        self.slow = slow
+        self.losses = 0  # packets that had to be repeated: what did not come may have been lost, too
         self.frames: list[Frame] = []
         self._resources = resources
         self._record = record
+        self._loss = loss
         self._random = random.Random(seed)
         self._socket = _connected(address)
         self.local: Address = self._socket.getsockname()[:2]
         self._message_id = self._random.randrange(0x10000)
         self._held: list[Frame] = []  # received, and not asked for yet
+        self._acknowledged: set[int] = set()  # message IDs of the server's; repetitions are acknowledged again
+        self._echo: Optional[bytes] = None  # shows the server that this address is ours (RFC 9175 §2.4)
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @contextmanager
+    def another(self) -> Iterator[Peer]:
+        """Lend a peer on another port, whose packets go into the same record."""
+        other = Peer(
+            self.address, self._resources, patience=self.patience, grace=self.grace, slow=self.slow,
+            record=self._record, loss=self._loss, seed=self._random.randrange(1 << 32),
+        )  # fmt: skip
+        other.frames = self.frames
+        try:
+            yield other
+        finally:
+            other.close()
 
     # What to ask for
 
@@ -119,11 +155,13 @@ class Peer:
     def send(self, data: bytes) -> Frame:
         """Send a datagram, whatever it is."""
         frame = Frame(time.time(), True, self.local, self.address, data)
+        self._note(frame)
+        if self._is_lost():
+            return frame
         try:
             self._socket.send(data)
         except OSError as error:
             raise Inconclusive(f"cannot send: {error.strerror}") from error
-        self._note(frame)
         return frame
 
     def receive(self, wanted: Callable[[Frame], bool], timeout: float) -> Optional[Frame]:
@@ -140,11 +178,17 @@ class Peer:
                 data = self._socket.recv(65535)
             except OSError as error:
                 raise Inconclusive(f"{self.address[0]} port {self.address[1]}: {error.strerror}") from error
+            if self._is_lost():
+                continue
             frame = Frame(time.time(), False, self.address, self.local, data)
             self._note(frame)
-            if wanted(frame):
+            message = frame.message
+            if message is not None and message.type == CON and message.message_id in self._acknowledged:
+                self.send(craft(ACK, codes.EMPTY, message.message_id))
+            elif wanted(frame):
                 return frame
-            self._held.append(frame)
+            else:
+                self._held.append(frame)
 
     def request(
         self,
@@ -166,14 +210,21 @@ class Peer:
         if content_format is not None:
             items.append((CONTENT_FORMAT, encode_uint(content_format)))
         items += options
+        if self._echo is not None and all(number != ECHO for number, _ in items):
+            items.append((ECHO, self._echo))
         token = self.token() if token is None else token
         message_id = self.next_message_id() if message_id is None else message_id
         return Sent(self.send(craft(type, code, message_id, token, items, payload)), type, message_id, token)
 
-    def answer(self, sent: Sent, *, patience: Optional[float] = None) -> Answer:
+    def answer(
+        self, sent: Sent, *, patience: Optional[float] = None, skip: Optional[Callable[[Message], bool]] = None
+    ) -> Answer:
         """Return the response, the request repeated and a separate response acknowledged as it has to be.
 
-        Raises Inconclusive if none comes, and Failure for one that does not belong to its request.
+        What has the request's token and still is not its response, as notifications, is for `skip` to say.
+
+        Raises Inconclusive if none comes, Rejected if a reset does, and Failure for a response that does not belong to
+        its request.
         """
         deadline = time.monotonic() + (self.patience if patience is None else patience)
         timeout = PARAMETERS.ack_timeout
@@ -184,17 +235,19 @@ class Peer:
                 what = "a response after its empty acknowledgement" if acknowledged else "an answer"
                 raise Inconclusive(f"{what} to {sent.frame} did not come")
             frame = self.receive(
-                lambda frame: _concerns(frame, sent), left if acknowledged else min(timeout, left)
+                lambda frame: _concerns(frame, sent) and (skip is None or not skip(_message(frame))),
+                left if acknowledged else min(timeout, left),
             )
             if frame is None:
                 if not acknowledged and sent.type == CON:
+                    self.losses += 1
                     self.send(sent.frame.data)
                     timeout *= 2
                 continue
             message = frame.message
             assert message is not None
             if message.type == RST:
-                raise Failure("a request is answered, or rejected with good reason", "RFC 7252 §4.2", frame)
+                raise Rejected(frame)
             if message.code == codes.EMPTY:
                 acknowledged = True
                 continue
@@ -203,13 +256,71 @@ class Peer:
                 self.acknowledge(message)
             return Answer(frame, message, acknowledged or message.type == CON)
 
-    def ask(self, code: int, where: Union[str, Sequence[str]] = (), **arguments: object) -> Answer:
-        """Send a request and return its response; see `request`."""
-        return self.answer(self.request(code, where, **arguments))  # type: ignore[arg-type]
+    def ask(
+        self,
+        code: int,
+        where: Union[str, Sequence[str]] = (),
+        *,
+        skip: Optional[Callable[[Message], bool]] = None,
+        **arguments: Any,
+    ) -> Answer:
+        """Send a request and return its response; see `request`. A non-confirmable one is repeated if nothing comes.
+
+        Where the server wants to know first that our address is no forged one, the request is repeated with the Echo
+        value that it gives (RFC 9175 §2.4).
+        """
+        for _ in range(2):
+            for last in (False, False, False, True):
+                sent = self.request(code, where, **arguments)
+                if sent.type == CON or last:
+                    answer = self.answer(sent, skip=skip)
+                    break
+                try:
+                    answer = self.answer(sent, patience=max(2 * PARAMETERS.ack_timeout, self.grace), skip=skip)
+                    break
+                except Inconclusive:
+                    self.losses += 1
+            echo = answer.option(ECHO)
+            if answer.code != codes.UNAUTHORIZED or echo is None or self._echo is not None:
+                break
+            self._echo = echo
+        return answer
+
+    def control(self, role: str = "readable") -> Answer:
+        """GET what a role has, plainly: what is asked of it later in another way is there, and may be read."""
+        answer = self.ask(codes.GET, role)
+        if answer.code != codes.CONTENT:
+            raise Inconclusive(f"a plain GET of {role!r} is answered {codes.code_name(answer.code)}")
+        return answer
+
+    def insist(self, data: bytes, wanted: Callable[[Frame], bool], rule: str, section: str, **more: Any) -> Frame:
+        """Send a datagram until something `wanted` answers it, and return that.
+
+        Raises Failure if nothing does, although the server answers pings before, between and after; and Inconclusive
+        if any of those had to be repeated: then packets get lost, and the answer may have been.
+        """
+        losses = self.losses
+        self.ping()
+        for _ in range(SENDINGS):
+            sent = self.send(data)
+            frame = self.receive(wanted, self.grace)
+            if frame is None:
+                self.ping()
+                frame = self.receive(wanted, 0)
+            if frame is not None:
+                return frame
+        if self.losses > losses:
+            raise Inconclusive("nothing came back; but packets get lost on the way, and that may have, too")
+        raise Failure(rule, section, sent, **more)
 
     def acknowledge(self, message: Message) -> Frame:
-        """Send the empty acknowledgement of a message."""
+        """Send the empty acknowledgement of a message, and from now on of its repetitions."""
+        self._acknowledged.add(message.message_id)
         return self.send(craft(ACK, codes.EMPTY, message.message_id))
+
+    def forget(self, message: Message) -> None:
+        """Do not acknowledge the repetitions of a message any more."""
+        self._acknowledged.discard(message.message_id)
 
     def reset(self, message: Message) -> Frame:
         """Reject a message."""
@@ -228,7 +339,10 @@ class Peer:
         """Ping the server (RFC 7252 §4.3) and return its reset; raises Inconclusive if none comes."""
         message_id = self.next_message_id()
         deadline, timeout = time.monotonic() + self.patience, PARAMETERS.ack_timeout
+        first = True
         while time.monotonic() < deadline:
+            self.losses += not first
+            first = False
             self.send(craft(CON, codes.EMPTY, message_id))
             frame = self.receive(
                 lambda frame: frame.message is not None and frame.message.message_id == message_id
@@ -238,6 +352,9 @@ class Peer:
                 return frame
             timeout *= 2
         raise Inconclusive("the server does not answer a ping")
+
+    def _is_lost(self) -> bool:
+        return self._loss > 0 and self._random.random() < self._loss
 
     def _note(self, frame: Frame) -> None:
         self.frames.append(frame)
@@ -253,21 +370,41 @@ class Peer:
             raise Failure("what carries a request's token back is a response", "RFC 7252 §5.2", frame)
 
 
-def check(condition: object, rule: str, section: str, about: Union[Answer, Frame]) -> None:
+def check(condition: object, rule: str, section: str, about: Union[Answer, Frame], level: Optional[str] = None) -> None:
     """Raise Failure if `condition` does not hold."""
     if not condition:
-        raise Failure(rule, section, about.frame if isinstance(about, Answer) else about)
+        raise Failure(rule, section, about.frame if isinstance(about, Answer) else about, level=level)
 
 
-def check_code(answer: Answer, *expected: int, rule: str, section: str) -> None:
-    """Raise Failure if the code is none of those expected."""
+def check_success(answer: Answer, *expected: int, rule: str, section: str) -> None:
+    """Raise Failure for a success other than those expected, and Inconclusive for an error: nobody has to serve us.
+
+    Which code a success has is a SHOULD throughout (RFC 7252 §5.8).
+    """
+    came = codes.code_name(answer.code)
+    if not codes.is_success(answer.code):
+        raise Inconclusive(f"the server refuses: {came}")
     names = " or ".join(codes.code_name(code) for code in expected)
-    check(answer.code in expected, f"{rule} ({names} expected, {codes.code_name(answer.code)} came)", section, answer)
+    check(answer.code in expected, f"{rule} ({names} expected, {came} came)", section, answer, SHOULD)
+
+
+def check_code(answer: Answer, *expected: int, rule: str, section: str, level: Optional[str] = None) -> None:
+    """Raise Failure if the code is none of those expected, and Inconclusive for a refusal that always may be."""
+    came = codes.code_name(answer.code)
+    if answer.code in REFUSALS and answer.code not in expected:
+        raise Inconclusive(f"the server refuses: {came}")
+    names = " or ".join(codes.code_name(code) for code in expected)
+    check(answer.code in expected, f"{rule} ({names} expected, {came} came)", section, answer, level)
 
 
 def check_absent(answer: Answer, number: int, rule: str, section: str) -> None:
     """Raise Failure if the response has an option."""
     check(answer.option(number) is None, f"{rule} ({option_name(number)} is there)", section, answer)
+
+
+def _message(frame: Frame) -> Message:
+    assert frame.message is not None
+    return frame.message
 
 
 def _concerns(frame: Frame, sent: Sent) -> bool:

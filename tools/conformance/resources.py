@@ -16,7 +16,7 @@ from minicoap.errors import PeerError
 from tools.conformance.model import Failure, Inconclusive
 from tools.conformance.peer import Peer
 
-ETSI_NAMES: dict[str, str] = {
+NAMES: dict[str, str] = {
     "readable": "/test",
     "writable": "/test",
     "postable": "/test",
@@ -37,14 +37,21 @@ ETSI_NAMES: dict[str, str] = {
     "observable_non": "/obs-non",
     "observable_large": "/obs-large",
     "observable_pumping": "/obs-pumping",
-    "observable_reset": "/obs-reset",
+    "observable_written": "/obs",
+    "counter": "/counter",
+    "fresh": "/fresh",
+    "fetchable": "/fetch",
+    "patchable": "/patch",
+    "huge": "/huge",
+    "huge_update": "/huge-update",
 }
-"""The roles, and the names that ETSI CoAP#4 gives their resources."""
+"""The roles, and the names that ETSI CoAP#4 gives their resources; those from `counter` on are ours."""
 
 WRITTEN = frozenset(
     ("writable", "postable", "deletable", "location", "location_query", "create", "large_update", "large_create",
-     "large_post", "validate", "observable_reset")
+     "large_post", "validate", "observable_written", "counter", "fresh", "fetchable", "patchable", "huge_update")
 )  # fmt: skip
+WELL_KNOWN_CORE = (".well-known", "core")
 LARGE = 1024  # bytes: what is longer travels in several blocks
 
 
@@ -56,8 +63,8 @@ def load_map(file: str) -> dict[str, tuple[str, ...]]:
         if not text:
             continue
         role, equals, path = (part.strip() for part in text.partition("="))
-        if not equals or not path.startswith("/") or role not in ETSI_NAMES:
-            raise ValueError(f"{file}, line {number}: write ROLE = /PATH; roles are {', '.join(ETSI_NAMES)}")
+        if not equals or not path.startswith("/") or role not in NAMES:
+            raise ValueError(f"{file}, line {number}: write ROLE = /PATH; roles are {', '.join(NAMES)}")
         roles[role] = segments(path)
     return roles
 
@@ -72,17 +79,19 @@ def find(peer: Peer, given: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[st
     roles = dict(given)
     links = discovered(peer)
     targets = {segments(link.target): link for link in links}
-    for role, name in ETSI_NAMES.items():
+    for role, name in NAMES.items():
         path = segments(name)
         if role not in roles and (path in targets or _answers(peer, path, role)):
             roles[role] = path
-    readable = [path for path, link in targets.items() if path != (".well-known", "core") and _is_short_text(link)]
+    readable = [path for path, link in targets.items() if path != WELL_KNOWN_CORE and _is_short_text(link)]
     for path in readable:
         if "readable" in roles:
             break
         answer = _get(peer, path)
         if answer is not None and answer[0] == codes.CONTENT and 0 < answer[1] < LARGE:
             roles["readable"] = path
+    if "readable" not in roles and _get(peer, WELL_KNOWN_CORE) is not None:
+        roles["readable"] = WELL_KNOWN_CORE
     for path, link in targets.items():
         names = {name for name, _ in link.attributes}
         if "observable" not in roles and "obs" in names:
@@ -98,7 +107,7 @@ def discovered(peer: Peer) -> list[Link]:
     from tools.conformance.blocks import fetch
 
     try:
-        code, content_format, body = fetch(peer, (".well-known", "core"))
+        code, content_format, body = fetch(peer, WELL_KNOWN_CORE)
     except (Failure, Inconclusive):
         return []
     if code != codes.CONTENT or content_format not in (None, LINK_FORMAT):
@@ -124,7 +133,7 @@ def _answers(peer: Peer, path: tuple[str, ...], role: str) -> bool:
     return answer[0] == codes.CONTENT or (role in WRITTEN and answer[0] == codes.METHOD_NOT_ALLOWED)
 
 
-def _get(peer: Peer, path: tuple[str, ...]) -> "tuple[int, int] | None":
+def _get(peer: Peer, path: tuple[str, ...]) -> tuple[int, int] | None:
     try:
         answer = peer.ask(codes.GET, path)
     except (Failure, Inconclusive):

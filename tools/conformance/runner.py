@@ -7,8 +7,17 @@ from collections.abc import Iterable, Iterator
 from typing import Callable, Optional
 
 from tools.conformance.frames import Address, Frame
-from tools.conformance.model import FAIL, INCONCLUSIVE, NOT_APPLICABLE, PASS, Failure, Inconclusive, NotApplicable
-from tools.conformance.model import Result, Test
+from tools.conformance.model import (
+    FAIL,
+    INCONCLUSIVE,
+    NOT_APPLICABLE,
+    PASS,
+    Failure,
+    Inconclusive,
+    NotApplicable,
+    Result,
+    Test,
+)
 from tools.conformance.peer import Peer
 
 ATTEMPTS = 2
@@ -53,9 +62,7 @@ class Runner:
         return result
 
     def _attempt(self, test: Test) -> Result:
-        peer = Peer(
-            self._address, self._resources, patience=self._patience, grace=self._grace, record=self._record
-        )
+        peer = Peer(self._address, self._resources, patience=self._patience, grace=self._grace, record=self._record)
         try:
             for role in test.needs:
                 peer.path(role)
@@ -65,7 +72,7 @@ class Runner:
         except Inconclusive as error:
             return Result(test, INCONCLUSIVE, str(error), frames=peer.frames)
         except Failure as error:
-            return Result(test, FAIL, error.rule, error.section, error.frame, peer.frames)
+            return Result(test, FAIL, error.rule, error.section, error.frame, peer.frames, broken=error.level)
         finally:
             peer.close()
         return Result(test, PASS, frames=peer.frames)
