@@ -98,8 +98,8 @@ def put(
         block = block_of(answer, BLOCK1)
         if not more or not codes.is_success(answer.code):
             return answer
-        check(block is not None, "the answer to a block acknowledges it by Block1", "RFC 7959 §2.5", answer)
-        assert block is not None
+        if block is None:
+            raise Inconclusive(f"{codes.code_name(answer.code)} without Block1: it may be the answer to a whole body")
         check(
             block.number == offset // size, "the answer to a block says which one it acknowledges", "RFC 7959 §2.3",
             answer,

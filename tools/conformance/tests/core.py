@@ -311,7 +311,7 @@ def if_none_match(peer: Peer) -> None:
     )  # fmt: skip
 
 
-@test("TD_COAP_CORE_31", section="RFC 7252 §4.3")
+@test("TD_COAP_CORE_31", section="RFC 7252 §4.2")
 def ping(peer: Peer) -> None:
     """Ping
     An empty confirmable message is answered by a reset.
@@ -320,5 +320,5 @@ def ping(peer: Peer) -> None:
     message = frame.message
     assert message is not None
     if message.type != RST:
-        raise Failure("an empty confirmable message is rejected with a reset", "RFC 7252 §4.3", frame)
+        raise Failure("an empty confirmable message is rejected with a reset", "RFC 7252 §4.2", frame)
     check(message.code == codes.EMPTY, "a reset is empty", "RFC 7252 §4.2", frame)

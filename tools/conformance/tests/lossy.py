@@ -13,7 +13,7 @@ from minicoap.codec.message import CON, NON
 from minicoap.codec.options import OBSERVE
 from tools.conformance.frames import Frame
 from tools.conformance.model import CATALOGUE, SHOULD, Failure, Inconclusive
-from tools.conformance.observation import Observation
+from tools.conformance.observation import TOGETHER, Observation
 from tools.conformance.peer import PARAMETERS, Answer, Peer, Sent, check_success
 
 test = CATALOGUE.test
@@ -138,6 +138,7 @@ def notifications(peer: Peer) -> None:
     if lost.message is None or lost.message.type != CON:
         raise Inconclusive("the notifications are not confirmable")
     order = [lost.message.message_id]
+    newest = lost.at
     until = time.monotonic() + min(peer.patience, 4 * PARAMETERS.ack_timeout)
     while time.monotonic() < until and len(order) < 6:
         frame = observation.raw(until - time.monotonic())
@@ -146,12 +147,16 @@ def notifications(peer: Peer) -> None:
         message = frame.message
         assert message is not None
         if message.type == CON and message.options.get(OBSERVE) is not None:
-            if message.message_id in order[:-1] and order[-1] != message.message_id:
+            is_older = message.message_id in order and order[-1] != message.message_id
+            if is_older and frame.at - newest > TOGETHER:
                 raise Failure(
                     "a client is sent one confirmable notification at a time, until that is acknowledged or a newer "
                     "one takes its place", "RFC 7641 §4.5.1", frame,
                 )  # fmt: skip
-            order.append(message.message_id)
+            if message.message_id not in order:
+                newest = frame.at
+            if not is_older:
+                order.append(message.message_id)
     if len(order) == 1:
         raise Inconclusive("no notification came again while the tester waited")
     observation.end()

@@ -13,7 +13,7 @@ from typing import Callable
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, NON, RST
 from tools.conformance.frames import Frame, craft
-from tools.conformance.model import ADVICE, CATALOGUE, Failure, Inconclusive
+from tools.conformance.model import ADVICE, CATALOGUE, MUST, SHOULD, Failure, Inconclusive
 from tools.conformance.peer import Peer
 
 test = CATALOGUE.test
@@ -34,16 +34,15 @@ def path_options(peer: Peer) -> bytes:
     return data[4:]
 
 
-def rejected(peer: Peer, data: bytes, message_id: int, what: str, section: str) -> None:
-    """Judge that a confirmable message is rejected: a reset, and nothing else."""
-    frame = peer.insist(
-        data, answers(message_id), f"a confirmable message {what} is rejected with a reset", f"{section}, §4.2"
-    )
+def rejected(peer: Peer, data: bytes, message_id: int, what: str, section: str, level: str = MUST) -> None:
+    """Judge that a confirmable message is rejected: a reset, and nothing else; `level` is how wrong an answer is."""
+    section = section if "§4.2" in section else f"{section}, §4.2"
+    rule = f"a confirmable message {what} is rejected with a reset"
+    frame = peer.insist(data, answers(message_id), rule, section)
     message = frame.message
     assert message is not None
     if message.type != RST:
-        raise Failure(f"a confirmable message {what} is rejected with a reset, and not answered", f"{section}, §4.2",
-                      frame)  # fmt: skip
+        raise Failure(f"{rule}, and not answered", section, frame, level=level)
     if message.code != codes.EMPTY:
         raise Failure("a reset is empty", "RFC 7252 §4.2", frame)
 
@@ -272,7 +271,7 @@ def stray_response(peer: Peer) -> None:
     ignored(peer, data, message_id, token, "with a response that was not asked for", "RFC 7252 §4.3, §5.3.2")
     message_id = peer.next_message_id()
     data = craft(CON, codes.CONTENT, message_id, token, payload=b"unasked")
-    rejected(peer, data, message_id, "with a response that was not asked for", "RFC 7252 §5.3.2")
+    rejected(peer, data, message_id, "with a response that was not asked for", "RFC 7252 §5.3.2", SHOULD)
 
 
 @test("MALFORMED_14", section="RFC 7252 §11.1", level=ADVICE)
