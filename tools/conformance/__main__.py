@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--resources", metavar="FILE", help="lines ROLE = /PATH: which resource plays which part")
     run.add_argument("--patience", type=float, default=20.0, metavar="S", help="for what has to come (default 20)")
     run.add_argument("--grace", type=float, default=1.0, metavar="S", help="for what must not come (default 1)")
+    run.add_argument("--slow", action="store_true", help="let tests take minutes")
     run.add_argument("--fail-on", choices=LEVELS, default="must", help="the least level that counts (default must)")
     run.add_argument("--json", action="store_true", help="print the results as JSON")
     for command in (run, commands.add_parser("list", help="the tests")):
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace, chosen: list[Test]) -> int:
     finally:
         scout.close()
     results = []
-    runner = Runner(address, roles, patience=options.patience, grace=options.grace)
+    runner = Runner(address, roles, patience=options.patience, grace=options.grace, slow=options.slow)
     for result in runner.run(chosen):
         results.append(result)
         if not options.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Callable, Optional
 
@@ -20,8 +21,6 @@ from tools.conformance.model import (
 )
 from tools.conformance.peer import Peer
 
-ATTEMPTS = 2
-
 
 class Runner:
     """Runs tests against the server at `address`, whose `resources` play the roles; see `Peer` for the rest."""
@@ -33,13 +32,19 @@ class Runner:
         *,
         patience: float,
         grace: float,
+        slow: bool = False,
         record: Optional[Callable[[Frame], None]] = None,
+        loss: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self._address = address
         self._resources = resources
         self._patience = patience
         self._grace = grace
+        self._slow = slow
         self._record = record
+        self._loss = loss
+        self._seed = seed
 
     def run(self, tests: Iterable[Test]) -> Iterator[Result]:
         """Run `tests` one after the other; yield what came of each."""
@@ -49,9 +54,9 @@ class Runner:
     def run_one(self, test: Test) -> Result:
         """Run a test, again if it failed."""
         began = time.monotonic()
-        result = self._attempt(test)
+        result = self._attempt(test, 1)
         if result.verdict == FAIL:
-            again = self._attempt(test)
+            again = self._attempt(test, 2)
             if again.verdict != FAIL:
                 again = Result(
                     test, INCONCLUSIVE, f"failed once ({result.reason}) and then not: {again.verdict}",
@@ -61,8 +66,17 @@ class Runner:
         result.seconds = time.monotonic() - began
         return result
 
-    def _attempt(self, test: Test) -> Result:
-        peer = Peer(self._address, self._resources, patience=self._patience, grace=self._grace, record=self._record)
+    def _attempt(self, test: Test, number: int) -> Result:
+        peer = Peer(
+            self._address,
+            self._resources,
+            patience=self._patience,
+            grace=self._grace,
+            slow=self._slow,
+            record=self._record,
+            loss=self._loss,
+            seed=zlib.crc32(f"{self._seed} {test.id} {number}".encode()),
+        )
         try:
             for role in test.needs:
                 peer.path(role)

@@ -1,6 +1,6 @@
 """A server made of aiocoap, as its documentation shows one, with the resources that the conformance tests ask for.
 
-    python tests/conformance/peers/aiocoap_server.py PORT
+python tests/conformance/peers/aiocoap_server.py PORT
 """
 
 from __future__ import annotations

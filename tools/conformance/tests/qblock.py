@@ -20,18 +20,24 @@ SZX = 4
 SIZE = 16 << SZX
 
 
-def supported(peer: Peer, role: str) -> Answer:
-    """GET one block by Q-Block2, confirmable. Raises NotApplicable if the server does not have it."""
-    peer.control(role)
+def asked(peer: Peer) -> Answer:
+    """GET one block of what is large by Q-Block2, confirmable. Raises NotApplicable if the server does not have it."""
+    peer.control("large")
     rule = "a server without Q-Block answers a confirmable request with it 4.02"
     try:
-        answer = peer.ask(codes.GET, role, options=[(Q_BLOCK2, block_value(0, False, SZX))])
+        answer = peer.ask(codes.GET, "large", options=[(Q_BLOCK2, block_value(0, False, SZX))])
     except Rejected as error:
-        raise Failure(f"{rule} (a reset came)", "RFC 9177 §4.1", error.frame) from error
+        raise Failure(f"{rule} (a reset came)", "RFC 9177 §4.3", error.frame) from error
     if answer.code == codes.BAD_OPTION:
         raise NotApplicable("the server does not have Q-Block; it need not")
-    check_code(answer, codes.CONTENT, rule=rule, section="RFC 9177 §4.1")
+    check_code(answer, codes.CONTENT, rule=rule, section="RFC 9177 §4.3")
     return answer
+
+
+def needed(peer: Peer) -> None:
+    """Raise NotApplicable if the server does not have Q-Block, or takes no notice of it: that is for Q_BLOCK_01."""
+    if q_block2(asked(peer)) is None:
+        raise NotApplicable("the server takes no notice of Q-Block2")
 
 
 def q_block2(answer: Answer) -> Optional[Block]:
@@ -45,18 +51,17 @@ def one_block(peer: Peer) -> None:
     """A request with Q-Block2, confirmable
     GET with Q-Block2 of block 0: 2.05 with Q-Block2, Size2 and ETag; or 4.02, from a server without.
     """
-    answer = supported(peer, "large")
-    check(
-        answer.option(BLOCK2) is None,
-        "a request with Q-Block2 is not answered by Block2",
-        "RFC 9177 §4.2, §4.4",
-        answer,
-    )
+    answer = asked(peer)
     block = q_block2(answer)
     if block is None:
-        if len(answer.payload) > SIZE:
-            raise Failure("a request with Q-Block2 is processed by it, or rejected", "RFC 9177 §4.1", answer.frame)
-        return
+        if len(answer.payload) > SIZE or answer.option(BLOCK2) is not None:
+            raise Failure(
+                "a request with Q-Block2, which is critical, is processed by it, or rejected",
+                "RFC 9177 §4.1, RFC 7252 §5.4.1",
+                answer.frame,
+            )
+        raise NotApplicable("the resource is not long enough")
+    check(answer.option(BLOCK2) is None, "a response has either Q-Block2 or Block2", "RFC 9177 §4.1", answer)
     check(block.number == 0, "the block that comes is the one that was asked for", "RFC 9177 §4.4", answer)
     check(block.szx <= SZX, "a server uses the block size asked for, or a smaller one", "RFC 9177 §4.4", answer)
     check(answer.option(SIZE2) is not None, "a response with Q-Block2 has Size2", "RFC 9177 §4.6", answer)
@@ -69,7 +74,7 @@ def whole_body(peer: Peer) -> None:
     GET, non-confirmable, with Q-Block2 of block 0 and M: all blocks of a set come by themselves.
     All have one token, one ETag, one Size2; each has a message ID of its own, and its bytes of the body.
     """
-    supported(peer, "large")
+    needed(peer)
     code, _, body = fetch(peer, peer.path("large"))
     if code != codes.CONTENT or len(body) <= 2 * SIZE:
         raise NotApplicable("the resource is not long enough")
@@ -118,7 +123,7 @@ def mixed(peer: Peer) -> None:
     """Q-Block2 and Block2 in one request
     GET with both: 4.02.
     """
-    supported(peer, "large")
+    needed(peer)
     options = [(Q_BLOCK2, block_value(0, False, SZX)), (BLOCK2, block_value(0, False, SZX))]
     answer = peer.ask(codes.GET, "large", options=options)
     check_code(
@@ -132,7 +137,7 @@ def duplicates(peer: Peer) -> None:
     """The same block asked for twice in one request
     GET with Q-Block2 of block 1 twice: 4.00, or that block once.
     """
-    supported(peer, "large")
+    needed(peer)
     option = (Q_BLOCK2, block_value(1, False, SZX))
     sent = peer.request(codes.GET, "large", type=NON, options=[option, option])
     came: list[int] = []
@@ -152,12 +157,12 @@ def duplicates(peer: Peer) -> None:
                           level="must")  # fmt: skip
 
 
-@test("Q_BLOCK_05", section="RFC 9177 §4.3", needs=["large_update"])
+@test("Q_BLOCK_05", section="RFC 9177 §4.3", needs=["large", "large_update"])
 def needs_tag(peer: Peer) -> None:
     """Q-Block1 without Request-Tag, and without Size1
     PUT with Q-Block1 and Size1 but no Request-Tag: 4.00. With Request-Tag but no Size1: 4.00.
     """
-    supported(peer, "large_update")
+    needed(peer)
     for options, what in (
         ([(SIZE1, encode_uint(256))], "Request-Tag"), ([(REQUEST_TAG, b"conftest")], "Size1"),
     ):  # fmt: skip
@@ -171,12 +176,12 @@ def needs_tag(peer: Peer) -> None:
         )  # fmt: skip
 
 
-@test("Q_BLOCK_06", section="RFC 9177 §4.3", needs=["large_update"])
+@test("Q_BLOCK_06", section="RFC 9177 §4.3", needs=["large", "large_update"])
 def upload(peer: Peer) -> None:
     """A body by Q-Block1, confirmable
     PUT of two blocks by Q-Block1: 2.04 in the end, and the resource has the body.
     """
-    supported(peer, "large_update")
+    needed(peer)
     body = peer.token(8).hex().encode() * 30
     tag = peer.token(8)
     tokens: list[bytes] = []
