@@ -191,15 +191,18 @@ class Observation:
             answer.option(CONTENT_FORMAT) == self.first.option(CONTENT_FORMAT) or answer.code == codes.VALID,
             "all notifications have the Content-Format of the first response", "RFC 7641 §4.2", answer,
         )  # fmt: skip
-        previous = self.notifications[-1]
-        before = previous.uint(OBSERVE)
-        if before is None or answer.frame.at - previous.frame.at < TOGETHER:
-            return
         assert number is not None
-        check(
-            is_newer(number, before), "the Observe value of a notification is newer than that of the one before",
-            "RFC 7641 §4.4", answer,
-        )  # fmt: skip
+        for previous in reversed(self.notifications):
+            before = previous.uint(OBSERVE)
+            if before is None or (answer.frame.at - previous.frame.at < TOGETHER and before != number):
+                continue
+            check(
+                is_newer(number, before),
+                "the Observe value of a notification is newer than that of any before",
+                "RFC 7641 §4.4",
+                answer,
+            )
+            return
 
 
 def _is_notification(message: Message) -> bool:

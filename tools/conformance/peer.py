@@ -141,6 +141,10 @@ class Peer:
         except KeyError:
             raise NotApplicable(f"the server has no resource for {role!r}") from None
 
+    def has(self, role: str) -> bool:
+        """Whether the server has a resource that plays a role."""
+        return role in self._resources
+
     def next_message_id(self) -> int:
         """Return a message ID that was not used yet."""
         self._message_id = (self._message_id + 1) & 0xFFFF
@@ -312,6 +316,21 @@ class Peer:
         if self.losses > losses:
             raise Inconclusive("nothing came back; but packets get lost on the way, and that may have, too")
         raise Failure(rule, section, sent, **more)
+
+    def demand(self, code: int, where: Union[str, Sequence[str]], **arguments: Any) -> Answer:
+        """Send a confirmable request that has to be answered, and return the response; see `insist`, `ask`.
+
+        For requests that do no harm if they are carried out again.
+        """
+        sent = self.request(code, where, **arguments)
+        frame = self.insist(
+            sent.frame.data,
+            lambda frame: _concerns(frame, sent),
+            "a confirmable message is acknowledged, or rejected with a reset",
+            "RFC 7252 §4.2",
+        )
+        self._held.insert(0, frame)
+        return self.answer(sent)
 
     def acknowledge(self, message: Message) -> Frame:
         """Send the empty acknowledgement of a message, and from now on of its repetitions."""

@@ -29,10 +29,8 @@ def factor(peer: Peer) -> None:
     if is_local(peer):
         raise NotApplicable("the server is on this machine, whose addresses nobody forges")
     wanted: list[tuple[str, ...]] = [(".well-known", "core")]
-    try:
+    if peer.has("large"):
         wanted.append(peer.path("large"))
-    except NotApplicable:
-        pass
     for path in wanted:
         with peer.another() as other:
             sent = other.request(codes.GET, path)
@@ -53,10 +51,8 @@ def message_size(peer: Peer) -> None:
     GET of /.well-known/core and of what is large: no message of more than 1,152 bytes.
     """
     wanted: list[tuple[str, ...]] = [(".well-known", "core")]
-    try:
+    if peer.has("large"):
         wanted.append(peer.path("large"))
-    except NotApplicable:
-        pass
     for path in wanted:
         answer = peer.ask(codes.GET, path)
         length = len(answer.frame.data)
