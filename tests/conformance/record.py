@@ -2,7 +2,7 @@
 
     python -m tests.conformance.record [PEER ...]
 
-Writes `tests/conformance/peers/verdicts.json`, which docs/conformance.md is made of (`python -m tools.conformance.page`),
+Writes `tests/conformance/peers/verdicts.json`, which the tables in docs/conformance.md are made of,
 if all three runs say the same; says where they do not otherwise. Takes about a quarter of an hour.
 """
 

@@ -17,6 +17,7 @@ from tools.conformance.model import CATALOGUE, FAIL, LEVELS, VERDICTS, Inconclus
 from tools.conformance.peer import Peer
 from tools.conformance.resources import find, load_map
 from tools.conformance.runner import Runner
+from tools.conformance.secure import Secure
 
 DONE, FAILED, USED_WRONGLY, NO_ANSWER = 0, 1, 2, 3
 
@@ -48,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--resources", metavar="FILE", help="lines ROLE = /PATH: which resource plays which part")
     run.add_argument("--patience", type=float, default=20.0, metavar="S", help="for what has to come (default 20)")
     run.add_argument("--grace", type=float, default=1.0, metavar="S", help="for what must not come (default 1)")
+    run.add_argument("--secure", metavar="URI", help="where it speaks CoAPS, such as coaps://192.0.2.7")
+    run.add_argument("--cert", default="", metavar="FILE", help="the certificate to show there (PEM)")
+    run.add_argument("--key", default="", metavar="FILE", help="its private key (PEM)")
     run.add_argument("--slow", action="store_true", help="let tests take minutes")
     run.add_argument("--fail-on", choices=LEVELS, default="must", help="the least level that counts (default must)")
     run.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -84,7 +88,11 @@ def _run(options: argparse.Namespace, chosen: list[Test]) -> int:
     finally:
         scout.close()
     results = []
-    runner = Runner(address, roles, patience=options.patience, grace=options.grace, slow=options.slow)
+    secure = None
+    if options.secure:
+        where = parse_uri(options.secure)
+        secure = Secure((where.host, where.port), options.cert, options.key)
+    runner = Runner(address, roles, patience=options.patience, grace=options.grace, slow=options.slow, secure=secure)
     for result in runner.run(chosen):
         results.append(result)
         if not options.json:

@@ -22,6 +22,7 @@ from minicoap.codec.options import CONTENT_FORMAT, ECHO, URI_PATH, URI_QUERY, en
 from minicoap.core.parameters import TransmissionParameters
 from tools.conformance.frames import Address, Frame, craft
 from tools.conformance.model import SHOULD, Failure, Inconclusive, NotApplicable
+from tools.conformance.secure import Secure
 
 REFUSALS = (codes.UNAUTHORIZED, codes.FORBIDDEN, codes.TOO_MANY_REQUESTS, codes.SERVICE_UNAVAILABLE)
 """What a server may answer anything with, for reasons of its own."""
@@ -83,7 +84,7 @@ class Peer:
 
     `patience` is for how long something that has to come is waited for, in seconds, repetitions included; `grace` for
     how long something that must not come is. `slow` says that tests may take minutes. Of the packets either way the
-    part `loss` is dropped, as `seed` has it.
+    part `loss` is dropped, as `seed` has it. `secure` is where the server speaks CoAPS.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Peer:
         record: Optional[Callable[[Frame], None]] = None,
         loss: float = 0.0,
         seed: Optional[int] = None,
+        secure: Optional[Secure] = None,
     ) -> None:
         self.address = address
+        self.secure = secure
         self.patience = patience
         self.grace = grace
         self.slow = slow
@@ -120,10 +123,10 @@ class Peer:
         self._socket.close()
 
     @contextmanager
-    def another(self) -> Iterator[Peer]:
-        """Lend a peer on another port, whose packets go into the same record."""
+    def another(self, address: Optional[Address] = None) -> Iterator[Peer]:
+        """Lend a peer on another port, whose packets go into the same record; to another `address` if need be."""
         other = Peer(
-            self.address, self._resources, patience=self.patience, grace=self.grace, slow=self.slow,
+            address or self.address, self._resources, patience=self.patience, grace=self.grace, slow=self.slow,
             record=self._record, loss=self._loss, seed=self._random.randrange(1 << 32),
         )  # fmt: skip
         other.frames = self.frames

@@ -20,6 +20,7 @@ from tools.conformance.model import (
     Test,
 )
 from tools.conformance.peer import Peer
+from tools.conformance.secure import Secure
 
 
 class Runner:
@@ -36,6 +37,7 @@ class Runner:
         record: Optional[Callable[[Frame], None]] = None,
         loss: float = 0.0,
         seed: int = 0,
+        secure: Optional[Secure] = None,
     ) -> None:
         self._address = address
         self._resources = resources
@@ -45,6 +47,7 @@ class Runner:
         self._record = record
         self._loss = loss
         self._seed = seed
+        self._secure = secure
 
     def run(self, tests: Iterable[Test]) -> Iterator[Result]:
         """Run `tests` one after the other; yield what came of each."""
@@ -75,6 +78,7 @@ class Runner:
             slow=self._slow,
             record=self._record,
             loss=self._loss,
+            secure=self._secure,
             seed=zlib.crc32(f"{self._seed} {test.id} {number}".encode()),
         )
         try:

@@ -3,8 +3,8 @@
 from importlib import import_module
 
 MODULES = (
-    "core", "lossy", "block", "observe", "link", "dtls", "malformed", "options", "messages", "bodies", "extensions",
-    "methods", "qblock", "amplification",
+    "core", "lossy", "block", "observe", "link", "dtls", "x509", "malformed", "options", "messages", "bodies",
+    "extensions", "methods", "qblock", "amplification",
 )  # fmt: skip
 
 

@@ -20,6 +20,9 @@ test = CATALOGUE.test
 THREE_TIMES = 25.0  # seconds in which a message is sent again three times, by the usual parameters (RFC 7252 §4.8)
 
 
+MOST = 10  # notifications that are not acknowledged
+
+
 def is_copy(frame: Frame, of: Frame) -> bool:
     """Whether a frame is the same message again, times and sequence numbers in it aside."""
     one, other = frame.message, of.message
@@ -137,27 +140,31 @@ def notifications(peer: Peer) -> None:
         raise Inconclusive("the resource did not change")
     if lost.message is None or lost.message.type != CON:
         raise Inconclusive("the notifications are not confirmable")
-    order = [lost.message.message_id]
-    newest = lost.at
-    until = time.monotonic() + min(peer.patience, 4 * PARAMETERS.ack_timeout)
-    while time.monotonic() < until and len(order) < 6:
-        frame = observation.raw(until - time.monotonic())
+    first_at = {lost.message.message_id: lost.at}
+    copies = 0
+    until = time.monotonic() + min(peer.patience, 5 * PARAMETERS.ack_timeout)
+    while len(first_at) < MOST:
+        frame = observation.raw(max(0.0, until - time.monotonic()))
         if frame is None:
             break
         message = frame.message
         assert message is not None
-        if message.type == CON and message.options.get(OBSERVE) is not None:
-            is_older = message.message_id in order and order[-1] != message.message_id
-            if is_older and frame.at - newest > TOGETHER:
-                raise Failure(
-                    "a client is sent one confirmable notification at a time, until that is acknowledged or a newer "
-                    "one takes its place", "RFC 7641 §4.5.1", frame,
-                )  # fmt: skip
-            if message.message_id not in order:
-                newest = frame.at
-            if not is_older:
-                order.append(message.message_id)
-    if len(order) == 1:
+        if message.type != CON or message.options.get(OBSERVE) is None:
+            continue
+        copies += 1
+        if message.message_id not in first_at:
+            first_at[message.message_id] = frame.at
+            continue
+        later = list(first_at)[list(first_at).index(message.message_id) + 1 :]
+        if later and frame.at - first_at[later[0]] > TOGETHER:
+            observation.end()
+            raise Failure(
+                "a client is sent one confirmable notification at a time, until that is acknowledged or a newer one "
+                "takes its place",
+                "RFC 7641 §4.5.1",
+                frame,
+            )
+    if not copies:
         raise Inconclusive("no notification came again while the tester waited")
     observation.end()
 
