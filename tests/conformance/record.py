@@ -37,18 +37,15 @@ def run(peer: str) -> dict[str, str]:
     return verdicts
 
 
-def runs(peer: str) -> list[dict[str, str]]:
-    """Return the verdicts of several runs."""
-    return [run(peer) for _ in range(RUNS)]
-
-
 def main() -> int:
     """Run the command."""
     chosen = sys.argv[1:] or PEERS
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     code = 0
-    with ThreadPoolExecutor(len(chosen)) as pool:
-        for peer, (first, *others) in zip(chosen, pool.map(runs, chosen)):
+    with ThreadPoolExecutor(len(chosen) * RUNS) as pool:
+        runs = {peer: [pool.submit(run, peer) for _ in range(RUNS)] for peer in chosen}
+        for peer in chosen:
+            first, *others = (future.result() for future in runs[peer])
             for id, verdict in first.items():
                 different = [other[id] for other in others if other[id] != verdict]
                 if different:

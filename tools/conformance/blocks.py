@@ -79,8 +79,13 @@ def judge_block2(answer: Answer, block: Block, number: int, szx: Optional[int]) 
             len(answer.payload) == block.size, "a block that others follow is of the size that its option says",
             "RFC 7959 §2.2", answer,
         )  # fmt: skip
-    else:
-        check(len(answer.payload) <= block.size, "no block is larger than its option says", "RFC 7959 §2.2", answer)
+    elif szx is not None:  # SZX says nothing of a last block's size; what was asked for does (§2.3, §2.4)
+        check(
+            len(answer.payload) <= 16 << szx,
+            "a server uses the block size asked for, or a smaller one",
+            section,
+            answer,
+        )
 
 
 def put(

@@ -419,9 +419,9 @@ def check_code(answer: Answer, *expected: int, rule: str, section: str, level: O
     check(answer.code in expected, f"{rule} ({names} expected, {came} came)", section, answer, level)
 
 
-def check_absent(answer: Answer, number: int, rule: str, section: str) -> None:
+def check_absent(answer: Answer, number: int, rule: str, section: str, level: Optional[str] = None) -> None:
     """Raise Failure if the response has an option."""
-    check(answer.option(number) is None, f"{rule} ({option_name(number)} is there)", section, answer)
+    check(answer.option(number) is None, f"{rule} ({option_name(number)} is there)", section, answer, level)
 
 
 def _message(frame: Frame) -> Message:

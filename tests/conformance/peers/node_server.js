@@ -22,6 +22,7 @@ const LINKS = '</test>;rt="test",</large>;rt="block long";sz=3200,</large-update
   '</separate>;if="changes.slow",</query>'
 
 const server = coap.createServer((request, response) => {
+  response.on('error', () => {}) // an answer that is not acknowledged must not end the server
   const [path, query] = request.url.split('?')
   const method = request.method
   if (path === '/.well-known/core' && method === 'GET') {
@@ -34,6 +35,7 @@ const server = coap.createServer((request, response) => {
     if (request.headers.Observe !== 0) return response.end(String(state))
     tell()
     const timer = setInterval(tell, 2000)
+    response.on('error', () => clearInterval(timer)) // the client does not acknowledge any more
     return response.on('finish', () => clearInterval(timer))
   }
   if (path === '/separate' && method === 'GET') return setTimeout(() => text(response, '2.05', 'slow'), 3000)

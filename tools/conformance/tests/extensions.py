@@ -188,7 +188,6 @@ def extended(peer: Peer) -> None:
     """
     options = path_options(peer)
     peer.control()
-    supported = None
     for length in (9, 12, 13, 40):
         token, message_id = peer.token(length), peer.next_message_id()
         extension = bytes((length - 13,)) if length > 12 else b""
@@ -203,13 +202,12 @@ def extended(peer: Peer) -> None:
         assert message is not None
         if message.type == RST:
             check(message.code == codes.EMPTY, "a reset is empty", "RFC 7252 §4.2", frame)
-            if supported:
+            if length > 13:
                 raise Failure(
                     "a server that has extended tokens does not reject a message for the length of one, but answers "
                     "4.00 or 5.03", "RFC 8974 §2.2.2, §3.1", frame,
                 )  # fmt: skip
             raise NotApplicable("the server does not have extended tokens; it need not")
-        supported = True
         if message.type == ACK and message.code == codes.EMPTY:
             continue
         check(

@@ -14,7 +14,7 @@ from minicoap.codec.message import CON, RST, decode
 from minicoap.codec.options import URI_PATH
 from minicoap.errors import MessageFormatError
 from tools.conformance.frames import craft
-from tools.conformance.model import CATALOGUE, SHOULD, Failure, Inconclusive, NotApplicable
+from tools.conformance.model import ADVICE, CATALOGUE, SHOULD, Failure, Inconclusive, NotApplicable
 from tools.conformance.peer import Peer
 from tools.conformance.secure import HELLO_VERIFY_REQUEST, Refused, Secure, Session, hello_type
 
@@ -129,7 +129,7 @@ def lossy(peer: Peer) -> None:
             ) from error
 
 
-@test("X509_05", section="RFC 7252 §9.1, §4.2", needs=["readable"])
+@test("X509_05", section="RFC 7252 §6.2, §9.1", level=ADVICE, needs=["readable"])
 def plain(peer: Peer) -> None:
     """Plain CoAP where CoAPS is spoken
     GET, not encrypted, to the port of CoAPS: not answered.
@@ -139,4 +139,4 @@ def plain(peer: Peer) -> None:
         sent = other.request(codes.GET, "readable")
         frame = other.receive(lambda frame: frame.message is not None and frame.message.token == sent.token, 1.0)
     if frame is not None:
-        raise Failure("what is served by CoAPS is not given away unencrypted on the same port", "RFC 7252 §9.1", frame)
+        raise Failure("what is served by CoAPS is not given away unencrypted on the same port", "RFC 7252 §6.2", frame)
