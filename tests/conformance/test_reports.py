@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -14,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicoap.codec.pcapng import datagram, interface, packet, section
+from minicoap.errors import UsageError
 from tests.conformance.scripts import CAPTURES, CASES
 from tools.conformance.__main__ import main
 from tools.conformance.capture.files import read
 from tools.conformance.capture.links import Dissector
 from tools.conformance.frames import Frame
-from tools.conformance.recording import Recorder
+from tools.conformance.recording import LiveCapture, Recorder
 from tools.conformance.reports.dissection import PAYLOAD_LINE, PAYLOAD_LINES, dissect, label
 from tools.conformance.reports.junit import junit
 from tools.conformance.reports.model import FAULT, Finding, Reason, Report, Shown
@@ -227,3 +229,37 @@ def test_tshark_reads_every_capture_of_ours(tmp_path):
     rows = tshark("-r", str(everything), "-T", "fields", "-e", "coap.mid", "-e", "_ws.malformed", "-e", "coap.version")
 
     assert [row.split("\t")[1:] for row in rows.splitlines()] == [["", "1"]] * count
+
+
+def test_an_interface_is_recorded_from_where_the_system_permits(tmp_path):
+    pytest.importorskip("scapy")
+    file = tmp_path / "live.pcapng"
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        try:
+            capture = LiveCapture(str(file), "lo", server.getsockname())
+        except UsageError as error:
+            pytest.skip(str(error))
+        with capture:
+            for _ in range(3):
+                client.sendto(GET, server.getsockname())
+                server.recv(100)
+
+    dissector = Dissector()
+    found = [dissector.datagram(each) for each in read(str(file))]
+    assert [each.data for each in found] == [GET] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [(["--capture", "lo"], "--record FILE"), (["--capture", "nowhere0", "--record", "x.pcapng"], "--capture nowhere0")],
+)
+def test_a_capture_that_cannot_be_is_refused_with_the_reason(arguments, why, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("scapy")
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["run", "coap://127.0.0.1:9", *arguments]) == 2
+    assert why in capsys.readouterr().err
