@@ -16,7 +16,7 @@ from minicoap.errors import PeerError
 from tools.conformance.model import Failure, Inconclusive
 from tools.conformance.peer import Peer
 
-NAMES: dict[str, str] = {
+ETSI_NAMES: dict[str, str] = {
     "readable": "/test",
     "writable": "/test",
     "postable": "/test",
@@ -37,6 +37,11 @@ NAMES: dict[str, str] = {
     "observable_non": "/obs-non",
     "observable_large": "/obs-large",
     "observable_pumping": "/obs-pumping",
+}
+"""The roles, and the names that ETSI CoAP#4 gives their resources."""
+
+NAMES: dict[str, str] = {
+    **ETSI_NAMES,
     "observable_written": "/obs",
     "counter": "/counter",
     "fresh": "/fresh",
@@ -45,7 +50,7 @@ NAMES: dict[str, str] = {
     "huge": "/huge",
     "huge_update": "/huge-update",
 }
-"""The roles, and the names that ETSI CoAP#4 gives their resources; those from `counter` on are ours."""
+"""These, and the roles of the tests of our own."""
 
 WRITTEN = frozenset(
     ("writable", "postable", "deletable", "location", "location_query", "create", "large_update", "large_create",
