@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -9,18 +10,22 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minicoap.errors import CoapError
+from minicoap.simulate.link import Link
 from tools.conformance import tests
 from tools.conformance.frames import Address
 from tools.conformance.model import CATALOGUE, Inconclusive, Test
 from tools.conformance.peer import Peer
 from tools.conformance.resources import find, load_map
+from tools.impair import proxy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -104,6 +109,30 @@ def node_coap() -> Iterator[Address]:
 
 
 RUN = {"aiocoap": aiocoap, "libcoap": libcoap, "node-coap": node_coap}
+
+
+@contextlib.contextmanager
+def impaired(target: Address, link: Link, seed: int) -> Iterator[Address]:
+    """Run a proxy to a server, over a bad link."""
+    ready = threading.Event()
+    found: list[Any] = []
+
+    async def run() -> None:
+        over = asyncio.Event()
+        async with proxy(target, link, seed=seed) as address:
+            found.extend((address, asyncio.get_running_loop(), over))
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    assert ready.wait(START)
+    address, loop, over = found
+    try:
+        yield address
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(START)
 
 
 def roles(address: Address, given: str = "") -> Roles:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,12 +29,13 @@ TESTS = [test for test in catalogue() if test.id.startswith("X509_")]
 @contextmanager
 def served(credentials: Credentials) -> Iterator[tuple[Address, Address]]:
     """Serve over CoAP and CoAPS, in a thread of its own; yields both addresses."""
-    ready, over = threading.Event(), asyncio.Event()
+    ready = threading.Event()
     found: list[Address] = []
-    loops: list[asyncio.AbstractEventLoop] = []
+    running: list[Any] = []
 
     async def serve() -> None:
-        loops.append(asyncio.get_running_loop())
+        over = asyncio.Event()
+        running.extend((asyncio.get_running_loop(), over))
         site = Site(Resource("/test", get=lambda _: Response(payload=b"secret")))
         async with Endpoint(site, credentials=credentials) as endpoint:
             await endpoint.serve("coap://127.0.0.1:0")
@@ -48,7 +50,8 @@ def served(credentials: Credentials) -> Iterator[tuple[Address, Address]]:
     try:
         yield found[0], found[1]
     finally:
-        loops[0].call_soon_threadsafe(over.set)
+        loop, over = running
+        loop.call_soon_threadsafe(over.set)
         thread.join(60)
 
 

@@ -83,8 +83,8 @@ class Peer:
     """The server at `address`; `resources` maps the roles that tests need to paths.
 
     `patience` is for how long something that has to come is waited for, in seconds, repetitions included; `grace` for
-    how long something that must not come is. `slow` says that tests may take minutes. Of the packets either way the
-    part `loss` is dropped, as `seed` has it. `secure` is where the server speaks CoAPS.
+    how long something that must not come is. `slow` says that tests may take minutes; `secure` is where the server
+    speaks CoAPS.
     """
 
     def __init__(
@@ -96,8 +96,6 @@ class Peer:
         grace: float = 1.0,
         slow: bool = False,
         record: Optional[Callable[[Frame], None]] = None,
-        loss: float = 0.0,
-        seed: Optional[int] = None,
         secure: Optional[Secure] = None,
     ) -> None:
         self.address = address
@@ -109,11 +107,9 @@ class Peer:
         self.frames: list[Frame] = []
         self._resources = resources
         self._record = record
-        self._loss = loss
-        self._random = random.Random(seed)
         self._socket = _connected(address)
         self.local: Address = self._socket.getsockname()[:2]
-        self._message_id = self._random.randrange(0x10000)
+        self._message_id = random.randrange(0x10000)
         self._held: list[Frame] = []  # received, and not asked for yet
         self._acknowledged: set[int] = set()  # message IDs of the server's; repetitions are acknowledged again
         self._echo: Optional[bytes] = None  # shows the server that this address is ours (RFC 9175 §2.4)
@@ -127,7 +123,7 @@ class Peer:
         """Lend a peer on another port, whose packets go into the same record; to another `address` if need be."""
         other = Peer(
             address or self.address, self._resources, patience=self.patience, grace=self.grace, slow=self.slow,
-            record=self._record, loss=self._loss, seed=self._random.randrange(1 << 32),
+            record=self._record,
         )  # fmt: skip
         other.frames = self.frames
         try:
@@ -163,8 +159,6 @@ class Peer:
         """Send a datagram, whatever it is."""
         frame = Frame(time.time(), True, self.local, self.address, data)
         self._note(frame)
-        if self._is_lost():
-            return frame
         try:
             self._socket.send(data)
         except OSError as error:
@@ -185,8 +179,6 @@ class Peer:
                 data = self._socket.recv(65535)
             except OSError as error:
                 raise Inconclusive(f"{self.address[0]} port {self.address[1]}: {error.strerror}") from error
-            if self._is_lost():
-                continue
             frame = Frame(time.time(), False, self.address, self.local, data)
             self._note(frame)
             message = frame.message
@@ -374,9 +366,6 @@ class Peer:
                 return frame
             timeout *= 2
         raise Inconclusive("the server does not answer a ping")
-
-    def _is_lost(self) -> bool:
-        return self._loss > 0 and self._random.random() < self._loss
 
     def _note(self, frame: Frame) -> None:
         self.frames.append(frame)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Callable, Optional
 
@@ -35,8 +34,6 @@ class Runner:
         grace: float,
         slow: bool = False,
         record: Optional[Callable[[Frame], None]] = None,
-        loss: float = 0.0,
-        seed: int = 0,
         secure: Optional[Secure] = None,
     ) -> None:
         self._address = address
@@ -45,8 +42,6 @@ class Runner:
         self._grace = grace
         self._slow = slow
         self._record = record
-        self._loss = loss
-        self._seed = seed
         self._secure = secure
 
     def run(self, tests: Iterable[Test]) -> Iterator[Result]:
@@ -57,9 +52,9 @@ class Runner:
     def run_one(self, test: Test) -> Result:
         """Run a test, again if it failed."""
         began = time.monotonic()
-        result = self._attempt(test, 1)
+        result = self._attempt(test)
         if result.verdict == FAIL:
-            again = self._attempt(test, 2)
+            again = self._attempt(test)
             if again.verdict != FAIL:
                 again = Result(
                     test, INCONCLUSIVE, f"failed once ({result.reason}) and then not: {again.verdict}",
@@ -69,7 +64,7 @@ class Runner:
         result.seconds = time.monotonic() - began
         return result
 
-    def _attempt(self, test: Test, number: int) -> Result:
+    def _attempt(self, test: Test) -> Result:
         peer = Peer(
             self._address,
             self._resources,
@@ -77,9 +72,7 @@ class Runner:
             grace=self._grace,
             slow=self._slow,
             record=self._record,
-            loss=self._loss,
             secure=self._secure,
-            seed=zlib.crc32(f"{self._seed} {test.id} {number}".encode()),
         )
         try:
             for role in test.needs:
