@@ -20,6 +20,7 @@ from tools.conformance.peer import Answer, Peer, check
 REGISTER, DEREGISTER = b"", b"\x01"
 SETTLE = 1.0  # seconds after which what was on its way has come
 TOGETHER = 1.0  # seconds within which a network may change the order of packets
+KEEP_ALIVE = 5.0  # seconds of silence after which a router on the way might forget us
 HALF = 1 << 23  # of the sequence numbers (RFC 7641 §3.4)
 
 
@@ -66,9 +67,13 @@ class Observation:
         """Return the next notification that is no repetition, judged; None if none comes in time."""
         deadline = time.monotonic() + (self.peer.patience if timeout is None else timeout)
         while True:
-            frame = self.raw(max(0.0, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            frame = self.raw(max(0.0, min(left, KEEP_ALIVE)))
             if frame is None:
-                return None
+                if left <= KEEP_ALIVE:
+                    return None
+                self.peer.keep_alive()
+                continue
             message = frame.message
             assert message is not None
             if message.type == CON and acknowledge:

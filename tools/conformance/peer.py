@@ -367,6 +367,10 @@ class Peer:
             timeout *= 2
         raise Inconclusive("the server does not answer a ping")
 
+    def keep_alive(self) -> None:
+        """Send a ping and wait for nothing, so that routers on the way know that this port is in use."""
+        self.send(craft(CON, codes.EMPTY, self.next_message_id()))
+
     def _note(self, frame: Frame) -> None:
         self.frames.append(frame)
         if self._record is not None:
