@@ -21,7 +21,7 @@ from minicoap.codec.message import ACK, CON, NON, RST, Message
 from minicoap.codec.options import CONTENT_FORMAT, ECHO, URI_PATH, URI_QUERY, encode_uint, option_name
 from minicoap.core.parameters import TransmissionParameters
 from tools.conformance.frames import Address, Frame, craft
-from tools.conformance.model import SHOULD, Failure, Inconclusive, NotApplicable
+from tools.conformance.model import MUST, SHOULD, Failure, Inconclusive, NotApplicable
 from tools.conformance.secure import Secure
 
 REFUSALS = (codes.UNAUTHORIZED, codes.FORBIDDEN, codes.TOO_MANY_REQUESTS, codes.SERVICE_UNAVAILABLE)
@@ -323,6 +323,7 @@ class Peer:
             lambda frame: _concerns(frame, sent),
             "a confirmable message is acknowledged, or rejected with a reset",
             "RFC 7252 §4.2",
+            level=MUST,
         )
         self._held.insert(0, frame)
         return self.answer(sent)

@@ -51,8 +51,14 @@ class Session:
         context.set_options(SSL.OP_NO_QUERY_MTU)
         context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
         if secure.certificate:
-            context.use_certificate_chain_file(secure.certificate)
-            context.use_privatekey_file(secure.key)
+            for file in (secure.certificate, secure.key):
+                with open(file, "rb"):  # OpenSSL does not say which is missing
+                    pass
+            try:
+                context.use_certificate_chain_file(secure.certificate)
+                context.use_privatekey_file(secure.key)
+            except SSL.Error as error:
+                raise ValueError(f"{secure.certificate} and {secure.key}: {_reason(error)}") from error
         self._connection: SSL.Connection = SSL.Connection(context, None)
         self._connection.set_ciphertext_mtu(MTU)
         self._connection.set_connect_state()

@@ -18,6 +18,7 @@ from minicoap.codec.options import (
     OBSERVE,
     PROXY_URI,
     SIZE2,
+    URI_PATH,
     URI_PORT,
     encode_uint,
 )
@@ -249,7 +250,7 @@ def not_text(peer: Peer) -> None:
     """A path that is no UTF-8
     GET with a Uri-Path of the byte 0xFF: an error of the client's, 4.xx; the server lives on.
     """
-    answer = peer.ask(codes.GET, (), options=[(11, b"\xff\xfe")])
+    answer = peer.demand(codes.GET, (), options=[(URI_PATH, b"\xff\xfe")])
     check(
         codes.is_client_error(answer.code) or codes.is_success(answer.code),
         f"a path that cannot be is an error of the client's ({codes.code_name(answer.code)} came)", "RFC 7252 §5.9",
