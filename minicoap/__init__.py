@@ -50,16 +50,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minicoap.asyncio.credentials import load_credentials, reload_credentials
     from minicoap.asyncio.endpoint import Endpoint
-    from minicoap.asyncio.entropy import SystemEntropy
     from minicoap.asyncio.files import FileSink, FileSource
-    from minicoap.asyncio.secure import SecureShell
-    from minicoap.asyncio.trace import MessageLog
-    from minicoap.asyncio.udp import UdpShell, open_socket
     from minicoap.codec import codes, contentformats, options
     from minicoap.codec.linkformat import Link, format_links, parse_links
     from minicoap.codec.message import Message, Options, decode, encode
     from minicoap.codec.uri import CoapUri, format_uri, parse_uri
-    from minicoap.core.body import BytesSource, ClientSink, HashingSink, Sink, Source, TransferState
+    from minicoap.core.body import BytesSource, ClientSink, HashingSink, HashingSource, Sink, Source, TransferState
     from minicoap.core.cache import Cache
     from minicoap.core.description import describe
     from minicoap.core.endpoint import EndpointCore
@@ -85,19 +81,23 @@ if TYPE_CHECKING:
     )
     from minicoap.security.credentials import Credentials
     from minicoap.security.sessions import SecureMachine, SecurityLimits
+    from minicoap.shell.entropy import SystemEntropy
+    from minicoap.shell.secure import SecureShell
+    from minicoap.shell.trace import MessageLog
+    from minicoap.shell.udp import UdpShell, open_socket
 
 # Where the names are, below `minicoap`.
 _PLACES = {
     "Endpoint": "asyncio.endpoint",
-    "MessageLog": "asyncio.trace",
+    "MessageLog": "shell.trace",
     "TraceEvent": "core.trace",
     "TracedMachine": "core.trace",
     "describe": "core.description",
-    "SystemEntropy": "asyncio.entropy",
+    "SystemEntropy": "shell.entropy",
     "FileSink": "asyncio.files",
     "FileSource": "asyncio.files",
-    "UdpShell": "asyncio.udp",
-    "open_socket": "asyncio.udp",
+    "UdpShell": "shell.udp",
+    "open_socket": "shell.udp",
     "codes": "codec.codes",
     "contentformats": "codec.contentformats",
     "options": "codec.options",
@@ -114,13 +114,14 @@ _PLACES = {
     "BytesSource": "core.body",
     "ClientSink": "core.body",
     "HashingSink": "core.body",
+    "HashingSource": "core.body",
     "Sink": "core.body",
     "Source": "core.body",
     "TransferState": "core.body",
     "Cache": "core.cache",
     "Credentials": "security.credentials",
     "SecureMachine": "security.sessions",
-    "SecureShell": "asyncio.secure",
+    "SecureShell": "shell.secure",
     "SecurityError": "errors",
     "SecurityLimits": "security.sessions",
     "load_credentials": "asyncio.credentials",
@@ -163,6 +164,7 @@ __all__ = [
     "FileSink",
     "FileSource",
     "HashingSink",
+    "HashingSource",
     "Limits",
     "Link",
     "Message",

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
-# asyncio wants OpenSSL for TLS only, which costs 4 MB; a later `import ssl` still works.
-if "ssl" not in sys.modules and "asyncio" not in sys.modules:
-    sys.modules["ssl"] = None  # type: ignore[assignment]
-    import asyncio
-
-    del sys.modules["ssl"]
-else:
-    import asyncio
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from fleet.agent.agent import Agent
 from fleet.agent.config import AgentConfig
@@ -25,18 +16,20 @@ from fleet.errors import UsageError
 from fleet.host.addresses import is_loopback
 from fleet.host.boot import SystemBoot
 from fleet.host.clock import SystemClock
-from fleet.host.facts import PsutilFacts
+from fleet.host.facts import LinuxFacts
 from fleet.host.files import SystemFiles
 from fleet.host.lock import held
 from fleet.host.notify import STOPPING, Heartbeat, service_manager
-from fleet.host.processes import AsyncioProcesses, ProcessResult, RunningProcess
-from minicoap.asyncio.addresses import resolve, resolve_local
-from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.udp import UdpShell, open_socket
+from fleet.host.processes import ProcessResult, RunningProcess, SystemProcesses
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
 from minicoap.errors import CoapError, PathError
+from minicoap.poll.addresses import resolve
+from minicoap.poll.loop import Loop
+from minicoap.shell.addresses import parse_literal
+from minicoap.shell.entropy import SystemEntropy
+from minicoap.shell.udp import UdpShell, open_socket
 
 if TYPE_CHECKING:
     from fleet.agent.secured import Secured
@@ -53,8 +46,8 @@ def run(config: AgentConfig) -> int:
     os.makedirs(data_dir, exist_ok=True)
     python = config.python and os.path.abspath(config.python)
     file_root = config.file_root and os.path.abspath(config.file_root)
-    with held(data_dir, "agent"):
-        asyncio.run(_run(config._replace(data_dir=data_dir, python=python, file_root=file_root), uri))
+    with held(data_dir, "agent"), Loop() as loop:
+        _run(config._replace(data_dir=data_dir, python=python, file_root=file_root), uri, loop)
     return 0
 
 
@@ -74,23 +67,21 @@ def server_uri(config: AgentConfig) -> CoapUri:
     return uri
 
 
-async def _run(config: AgentConfig, uri: CoapUri) -> None:
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
+def _run(config: AgentConfig, uri: CoapUri, loop: Loop) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, loop.stop)
     secured = None if uri.scheme == "coap" else open_secured(config)
-    sock = await _open_socket(config, loop)
+    sock = _open_socket(config)
     files = SystemFiles()
+    processes = _Processes(loop)
     manager = service_manager()
     # Ready before there is a server: a node that boots without its network is no failure of the agent.
     heartbeat = Heartbeat(manager, loop, lambda answered: answered(), lambda: f"looking for {config.server}")
     heartbeat.begin()
     try:
-        server = await _find(uri, sock.family, stopped)
+        server = _find(uri, sock.family, loop)
         if server is None:
             return
-        processes = _Processes()
         try:
             if secured is not None:
                 server = secured.path_to(server, uri.host)
@@ -100,7 +91,7 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
                 clock=SystemClock(),
                 entropy=SystemEntropy(),
                 files=files,
-                facts=PsutilFacts(config.data_dir),
+                facts=LinuxFacts(config.data_dir),
                 processes=processes,
                 boot=SystemBoot(processes),
                 guard=None if secured is None else secured.guard(server),
@@ -111,20 +102,24 @@ async def _run(config: AgentConfig, uri: CoapUri) -> None:
             raise UsageError(f"--data-dir {config.data_dir} cannot be used: {error}") from error
         machine: DatagramMachine = agent
         if config.debug:
-            from minicoap.asyncio.trace import traced
+            from minicoap.shell.trace import traced
 
             machine = traced(agent, config.debug)
-        shell = UdpShell(machine, sock, loop) if secured is None else secured.run(agent, machine, sock, loop)
+        shell = (
+            UdpShell(machine, sock, loop, exact=True) if secured is None else secured.run(agent, machine, sock, loop)
+        )
         processes.ended = shell.wake
         heartbeat.check, heartbeat.status = agent.check, agent.status
         print(f"node {config.node_id} on port {sock.getsockname()[1]}, server {config.server}", flush=True)
         try:
-            await stopped.wait()
+            loop.run()
             manager.tell(STOPPING, status="stopping; a job under way goes on at the next start")
         finally:
             shell.close()
+            logger.debug("woken %d times", loop.wakeups)
     finally:
         heartbeat.stop()
+        processes.close()
         sock.close()
         files.close()
 
@@ -156,12 +151,16 @@ def open_secured(config: AgentConfig) -> Secured:
     return secured
 
 
-async def _open_socket(config: AgentConfig, loop: asyncio.AbstractEventLoop) -> socket.socket:
+def _open_socket(config: AgentConfig) -> socket.socket:
     """The socket for everything: on all addresses of both families, or of IPv4 alone where there is no IPv6."""
     hosts = [config.host] if config.host else ["::", "0.0.0.0"]
     while True:
+        host = hosts.pop(0)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            family, address = await resolve_local(hosts.pop(0), config.port, loop)
+            address = parse_literal(host, config.port, family)
+            if address is None:
+                raise UsageError(f"{host!r} is no address to listen on")
             return open_socket(family, address)
         except (OSError, CoapError) as error:
             if not hosts:
@@ -169,23 +168,30 @@ async def _open_socket(config: AgentConfig, loop: asyncio.AbstractEventLoop) -> 
                 raise UsageError(text) from error
 
 
-async def _find(uri: CoapUri, family: int, stopped: asyncio.Event) -> Optional[Path]:
+def _find(uri: CoapUri, family: int, loop: Loop) -> Optional[Path]:
     """Look up the server until there is an answer; None if the agent is stopped before."""
-    while True:
-        try:
-            return await resolve(uri.host, uri.port, family, asyncio.get_running_loop())
-        except PathError as error:
-            logger.warning("%s; again in %.0f s", error, RESOLVE_RETRY)
-        except CoapError as error:
-            raise UsageError(f"--server {format_uri(uri)}: {error}") from error
-        try:
-            await asyncio.wait_for(stopped.wait(), RESOLVE_RETRY)
-            return None
-        except asyncio.TimeoutError:
-            continue
+    answer: Union[Path, CoapError, None] = None
+
+    def look_up() -> None:
+        resolve(uri.host, uri.port, family, loop, looked_up)
+
+    def looked_up(outcome: Union[Path, CoapError]) -> None:
+        nonlocal answer
+        if isinstance(outcome, PathError):
+            logger.warning("%s; again in %.0f s", outcome, RESOLVE_RETRY)
+            loop.call_later(RESOLVE_RETRY, look_up)
+            return
+        answer = outcome
+        loop.stop()
+
+    look_up()
+    loop.run()
+    if isinstance(answer, CoapError):
+        raise UsageError(f"--server {format_uri(uri)}: {answer}") from answer
+    return answer
 
 
-class _Processes(AsyncioProcesses):
+class _Processes(SystemProcesses):
     """Children whose end is followed by `ended`: what it led to has to be sent."""
 
     ended: Callable[[], None]

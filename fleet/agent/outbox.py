@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from typing import Callable, Optional, Union
 
-import msgspec
-
 from fleet.agent.backoff import Backoff
 from fleet.agent.machine import Report
+from fleet.errors import FleetError
 from fleet.host.clock import Clock
+from fleet.model.answers import said
 from fleet.model.api import REPORT, ReportRequest
 from fleet.model.api_answers import ReportAnswer
-from fleet.model.formats import JSON, encode
+from fleet.model.formats import CBOR, decode, encode
 from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.entropy import Entropy
@@ -91,8 +91,8 @@ class Outbox:
                 _UnderWay(self, report).answered,
                 self._clock.monotonic(),
                 uri_path=("updates",),
-                payload=encode(request),
-                content_format=JSON,
+                payload=encode(request, CBOR, numbers=True),
+                content_format=CBOR,
             )
         except NetworkError as error:
             self._retry(str(error))
@@ -102,16 +102,16 @@ class Outbox:
         if isinstance(outcome, Response) and outcome.is_success:
             self._settled(report)
             try:
-                state = msgspec.json.decode(outcome.body, type=ReportAnswer).state
-            except msgspec.MsgspecError:
+                state = decode(outcome.body, outcome.content_format, ReportAnswer).state
+            except FleetError:
                 state = report.state  # a success all the same; what else it says is only a help
             self._taken(report, state)
         elif isinstance(outcome, Response) and outcome.code in _FINAL_REFUSALS:
-            logger.warning("the server refuses the report %s of job %s: %s", report.state, report.job_id, outcome.text)
+            logger.warning("the server refuses the report %s of job %s: %s", report.state, report.job_id, said(outcome))
             self._settled(report)
             self._refused(report)
         else:
-            self._retry(codes.code_name(outcome.code) if isinstance(outcome, Response) else str(outcome))
+            self._retry(said(outcome) if isinstance(outcome, Response) else str(outcome))
 
     def _settled(self, report: Report) -> None:
         self._is_busy = False

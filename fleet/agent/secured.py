@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-from asyncio import AbstractEventLoop
 
 from fleet.agent.access import Access
 from fleet.agent.agent import Agent
@@ -19,13 +18,15 @@ from fleet.model.times import ms_from_iso
 from fleet.pki.connection import client_credentials, renew
 from fleet.pki.keystore import CREDENTIALS, Holder, Keystore
 from fleet.pki.renewal import KnownTime
-from minicoap.asyncio.secure import SecureShell
 from minicoap.core.entropy import Entropy
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path, SecurePath
 from minicoap.core.resource import Guard
 from minicoap.errors import CoapError
-from minicoap.security.sessions import SecurityLimits, server_path
+from minicoap.security.association import server_path
+from minicoap.security.sessions import SecurityLimits
+from minicoap.shell.loop import Loop
+from minicoap.shell.secure import SecureShell
 
 LIMITS = SecurityLimits(sessions=16, anonymous_sessions=1, half_open=8)  # a server, and a few who look
 
@@ -75,9 +76,9 @@ class Secured:
         except InvalidError:
             return  # a newer server may say it in another way
 
-    def run(self, agent: Agent, machine: DatagramMachine, sock: socket.socket, loop: AbstractEventLoop) -> SecureShell:
+    def run(self, agent: Agent, machine: DatagramMachine, sock: socket.socket, loop: Loop) -> SecureShell:
         """Run `machine`, the agent or what is around it, on `sock`, and keep its certificate good."""
-        shell = SecureShell(machine, self._credentials, loop, wall=self._time.now, limits=LIMITS)
+        shell = SecureShell(machine, self._credentials, loop, wall=self._time.now, limits=LIMITS, exact=True)
         shell.listen(sock, "coaps")
 
         def renewed(holder: Holder) -> None:

@@ -34,12 +34,12 @@ from fleet.pki.keystore import CREDENTIALS, Holder, Keystore
 from fleet.pki.names import check_principal
 from fleet.pki.renewal import KnownTime
 from minicoap.asyncio.endpoint import Endpoint
-from minicoap.asyncio.trace import MessageLog
 from minicoap.codec.codes import code_name
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, SecurityError
 from minicoap.errors import UsageError as WrongUse
+from minicoap.shell.trace import MessageLog
 
 EXCHANGE_TIMEOUT = 30.0  # seconds for a request, a block's exchange each
 EXAMPLES = """\

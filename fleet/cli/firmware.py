@@ -27,7 +27,7 @@ READ_SIZE = 1 << 20  # bytes of a file that are hashed at a time
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     group = session.Group("firmware", "Put wheels and files into the store, get and delete them", default="list")
-    put = group.action("put", _put, "Put a file into the store")
+    put = group.action("put", _put, "Put a file into the store; goes on where it was broken off")
     put.add_argument("file", metavar="FILE")
     put.add_argument("--name", help="the name in the store (default: the file's own)")
     put.add_argument("--if-none-match", action="store_true", help="refuse to replace an artifact of that name")
@@ -54,7 +54,11 @@ async def _put(fleet: Fleet, options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     with source, Progress(name, source.size, sys.stderr) as progress:
         answer = await fleet.put_artifact(
-            name, source, only_if_new=options.if_none_match, progress=lambda state, size: progress.at(state.offset)
+            name,
+            source,
+            sha256=sha256,
+            only_if_new=options.if_none_match,
+            progress=lambda state, size: progress.at(state.offset),
         )
     stored = answer.value.get("sha256", sha256)
     if stored != sha256:

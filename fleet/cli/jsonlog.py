@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 
-from minicoap.asyncio.trace import iso_time
 from minicoap.core.trace import SCHEMA
+from minicoap.shell.trace import iso_time
 
 
 class JsonFormatter(logging.Formatter):

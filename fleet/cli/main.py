@@ -30,8 +30,6 @@ GROUPS = {
 
 EXTRAS = {
     "msgspec": "fleet",
-    "cbor2": "fleet",
-    "psutil": "fleet",
     "cryptography": "fleet,dtls",
     "OpenSSL": "fleet,dtls",
 }

@@ -121,7 +121,10 @@ def age(moment: Optional[str], now: datetime) -> str:
 
 
 class Progress:
-    """One line about a transfer that redraws itself on a terminal; elsewhere nothing is shown."""
+    """One line about a transfer that redraws itself on a terminal; elsewhere nothing is shown.
+
+    That a transfer begins anew is said wherever it is.
+    """
 
     def __init__(self, label: str, total: int, stream: TextIO) -> None:
         self._label = printable(label)
@@ -129,6 +132,8 @@ class Progress:
         self._stream = stream
         self._is_shown = stream.isatty()
         self._started_at = self._drawn_at = time.monotonic()
+        self._began_with: Optional[int] = None
+        self._done = 0
 
     def __enter__(self) -> Progress:
         return self
@@ -140,11 +145,19 @@ class Progress:
 
     def at(self, done: int) -> None:
         """Say that `done` bytes are there."""
+        if self._began_with is None:
+            self._began_with = self._done = done
+        if done < self._done:
+            self._began_with = done
+            self._started_at = time.monotonic()
+            end = "\r\x1b[K" if self._is_shown else ""
+            self._stream.write(f"{end}{self._label}: what was there is gone; it begins anew\n")
+        self._done = done
         now = time.monotonic()
         if not self._is_shown or now < self._drawn_at + _REDRAWN_EVERY:
             return
         self._drawn_at = now
-        rate = human_size(int(done / (now - self._started_at)))
+        rate = human_size(int((done - self._began_with) / (now - self._started_at)))
         self._stream.write(f"\r\x1b[K{self._label}  {share(done, self._total)}  {rate}/s")
         self._stream.flush()
 

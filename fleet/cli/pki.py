@@ -18,6 +18,7 @@ from fleet.cli.secrets import PASSPHRASE, read_secret
 from fleet.cli.server import SETTINGS
 from fleet.errors import FormatError, PeerError, UsageError
 from fleet.host.clock import SystemClock
+from fleet.host.files import replace_file
 from fleet.model.formats import encode
 from fleet.model.roles import NODE, ROLES
 from fleet.model.times import iso_from_ms
@@ -36,7 +37,7 @@ EXAMPLES = """\
 examples:
   fleet pki init --data-dir /var/lib/fleet-server --host fleet.example.com
   fleet pki issue operator alice --out alice
-  fleet pki token --count 20 --lifetime 8h
+  fleet pki token --count 20 --lifetime 8h --out token
   fleet pki list
   fleet pki revoke node pump-7 --reason key-compromise
   fleet pki replace pump-7
@@ -114,10 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     replace = action("replace", _replace, "Have another device take the place of a node, which keeps its history")
     replace.add_argument("node_id", metavar="ID")
     replace.add_argument("--lifetime", type=_duration, default=LIFETIME, metavar="TIME", help="of the token (1h)")
+    replace.add_argument("--out", metavar="FILE", help="put the token there, for you alone to read, and print it not")
     token = action("token", _token, "Make a token by which nodes enrol, and print it this once", signs=False)
     token.add_argument("--node", metavar="ID", help="good for this node only")
     token.add_argument("--count", type=int, default=1, metavar="N", help="for how many nodes it is good (1)")
     token.add_argument("--lifetime", type=_duration, default=LIFETIME, metavar="TIME", help="as in 30m, 8h, 7d (1h)")
+    token.add_argument("--out", metavar="FILE", help="put the token there, for you alone to read, and print it not")
     tokens = action("tokens", _tokens, "List the tokens that can be used, without what would let them", signs=False)
     tokens.add_argument("--withdraw", metavar="TOKEN", help="let the token that is listed so be used no more")
     export = action("export", _export, "Print the authority's certificate, or the revocation list", signs=False)
@@ -236,12 +239,13 @@ def _revoke(options: argparse.Namespace, directory: str) -> int:
 
 def _replace(options: argparse.Namespace, directory: str) -> int:
     principal = check_principal(NODE, options.node_id)
+    _check_new(options.out)
     with _Opened(options, directory) as authority:
         token, stored, revoked = authority.replace(principal, _now(), options.lifetime)
-    _show(
+    _show_token(
         options,
-        {"token": token, "node_id": principal.name, "expires_at": _time(stored.expires_at), "revoked": len(revoked)},
         token,
+        {"node_id": principal.name, "expires_at": _time(stored.expires_at), "revoked": len(revoked)},
         f"{len(revoked)} certificates of node {principal.name} revoked; the token lets the new device enrol until "
         f"{local_time(_time(stored.expires_at))}",
     )
@@ -250,13 +254,14 @@ def _replace(options: argparse.Namespace, directory: str) -> int:
 
 def _token(options: argparse.Namespace, directory: str) -> int:
     node_id = None if options.node is None else check_principal(NODE, options.node).name
+    _check_new(options.out)
     with _Opened(options, directory, is_read=True) as authority:
         token, stored = authority.make_token(_now(), node_id=node_id, uses=options.count, lifetime=options.lifetime)
     whom = f"node {node_id}" if node_id is not None else "one node" if options.count == 1 else f"{options.count} nodes"
-    _show(
+    _show_token(
         options,
-        {"token": token, "node_id": node_id, "count": options.count, "expires_at": _time(stored.expires_at)},
         token,
+        {"node_id": node_id, "count": options.count, "expires_at": _time(stored.expires_at)},
         f"good for {whom} until {local_time(_time(stored.expires_at))}; it is shown this once",
     )
     return DONE
@@ -372,6 +377,25 @@ def _show(options: argparse.Namespace, document: dict[str, Any], text: str, asid
     print(text)
     if aside:
         print(aside, file=sys.stderr)
+
+
+def _check_new(path: Optional[str]) -> None:
+    if path is not None and os.path.lexists(path):
+        raise UsageError(f"{path} is there already: --out names a new file")
+
+
+def _show_token(options: argparse.Namespace, token: str, document: dict[str, Any], aside: str) -> None:
+    """Print a token, or put it into the file of `--out`."""
+    if options.out is None:
+        _show(options, {"token": token, **document}, token, aside)
+        return
+    try:
+        replace_file(os.path.abspath(options.out), f"{token}\n".encode(), 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"--out {options.out}: {error.strerror}; withdraw the token that was made: fleet pki tokens"
+        ) from error
+    _show(options, {"file": options.out, **document}, options.out, aside)
 
 
 def _who(issued: Issued) -> str:

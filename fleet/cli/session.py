@@ -19,7 +19,7 @@ from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec.codes import code_name
 
 if TYPE_CHECKING:
-    from minicoap.asyncio.trace import MessageLog
+    from minicoap.shell.trace import MessageLog
 
 DEFAULT_SERVER = "coap://127.0.0.1:5683"
 
@@ -131,7 +131,7 @@ def message_log(form: str) -> Optional[MessageLog]:
     """Return what shows each message as `--debug` was given; None where it was not."""
     if not form:
         return None
-    from minicoap.asyncio.trace import MessageLog
+    from minicoap.shell.trace import MessageLog
 
     return MessageLog(form)
 

@@ -61,80 +61,121 @@ class Facts(Protocol):
 
 
 SYSTEMD_MARK = "run/systemd/system"  # exists if and only if systemd is the init process: sd_booted(3)
+KERNEL_NAME = 15  # characters that the kernel keeps of a process's name
 UNIT_GROUPS = ("sys/fs/cgroup/system.slice", "sys/fs/cgroup/systemd/system.slice")  # control groups, version 2 and 1
 
 
-class PsutilFacts:
-    """Facts from psutil, which is imported at the first question.
+class LinuxFacts:
+    """Facts of a Linux host, from its files below `/proc` and `/sys`.
 
-    `directory` is a path on the file system whose space is reported; `root` is where `/run` and `/sys` are.
+    `directory` is a path on the file system whose space is reported; `root` is where `/proc`, `/run` and `/sys` are.
+    Raises OSError where they are not.
     """
 
     def __init__(self, directory: str, root: str = "/") -> None:
         self._directory = directory
         self._root = root
+        self._busy, self._total = self._cpu_time()
 
     def health(self, services: Sequence[str]) -> HostHealth:
         """How the host is; `services` are the names to look for. CPU use is the mean since the last question."""
-        import psutil
-
+        memory_total, memory_available = self._memory()
+        disk = os.statvfs(self._directory)
+        disk_used = disk.f_blocks - disk.f_bfree
         return HostHealth(
-            cpu_percent=psutil.cpu_percent(interval=None),
-            memory_percent=psutil.virtual_memory().percent,
-            disk_percent=psutil.disk_usage(self._directory).percent,
+            cpu_percent=self._cpu_percent(),
+            memory_percent=_percent(memory_total - memory_available, memory_total),
+            # Of what there is without the blocks that only root may use, as df(1) counts.
+            disk_percent=_percent(disk_used, disk_used + disk.f_bavail),
             temperature=self._temperature(),
             services_status=self._services(services),
         )
 
     def system(self) -> SystemFacts:
         """What the host is."""
-        import psutil
-
         kernel = os.uname()
-        memory = psutil.virtual_memory()
-        disk = psutil.disk_usage(self._directory)
+        memory_total, memory_available = self._memory()
+        disk = os.statvfs(self._directory)
         return SystemFacts(
             hostname=kernel.nodename,
             os=kernel.sysname.lower(),
             os_release=kernel.release,
             arch=kernel.machine,
             python=".".join(map(str, sys.version_info[:3])),
-            cpu_count=psutil.cpu_count() or 1,
-            memory_total=memory.total,
-            memory_available=memory.available,
-            disk_total=disk.total,
-            disk_free=disk.free,
-            boot_time=psutil.boot_time(),
+            cpu_count=os.cpu_count() or 1,
+            memory_total=memory_total,
+            memory_available=memory_available,
+            disk_total=disk.f_blocks * disk.f_frsize,
+            disk_free=disk.f_bavail * disk.f_frsize,
+            boot_time=float(self._lines("proc/stat")["btime"]),
             load=os.getloadavg()[0],
         )
 
     def process(self) -> ProcessFacts:
         """What this process uses."""
-        import psutil
+        status = self._lines("proc/self/status")
+        times = os.times()
+        resident = int(status["VmRSS:"].split()[0]) * 1024
+        return ProcessFacts(resident, times.user + times.system, int(status["Threads:"]))
 
-        process = psutil.Process()
-        with process.oneshot():
-            times = process.cpu_times()
-            return ProcessFacts(process.memory_info().rss, times.user + times.system, process.num_threads())
+    def _lines(self, path: str) -> dict[str, str]:
+        """A kernel's file as what its lines begin with, and the rest of each."""
+        with open(os.path.join(self._root, path), encoding="ascii", errors="replace") as file:
+            parts = [line.split(None, 1) for line in file]
+        return {part[0]: part[1] for part in parts if len(part) == 2}
+
+    def _memory(self) -> tuple[int, int]:
+        """Bytes of memory, and of it what programs can have without swapping."""
+        told = self._lines("proc/meminfo")
+        return int(told["MemTotal:"].split()[0]) * 1024, int(told["MemAvailable:"].split()[0]) * 1024
+
+    def _cpu_time(self) -> tuple[int, int]:
+        """Time that all processors were busy, and all of it, in ticks: proc(5)."""
+        # The first eight: what guests use is part of `user` and `nice` already.
+        ticks = [int(word) for word in self._lines("proc/stat")["cpu"].split()[:8]]
+        total = sum(ticks)
+        return total - sum(ticks[3:5]), total  # idle, and waiting for a disk
+
+    def _cpu_percent(self) -> float:
+        busy, total = self._busy, self._total
+        self._busy, self._total = self._cpu_time()
+        # The kernel may count a little back where a processor sleeps.
+        return _percent(max(0, self._busy - busy), max(0, self._total - total))
 
     def _temperature(self) -> Optional[float]:
-        """The hottest sensor."""
-        import psutil
-
-        if not hasattr(psutil, "sensors_temperatures"):  # psutil leaves it out where the system has no such thing
-            return None
-        sensors = psutil.sensors_temperatures()
-        return max((sensor.current for group in sensors.values() for sensor in group), default=None)
+        """The hottest sensor, where its driver is one of hwmon; else the hottest zone."""
+        for directory, prefix, suffix in (("sys/class/hwmon", "temp", "_input"), ("sys/class/thermal", "temp", "")):
+            found = []
+            directory = os.path.join(self._root, directory)
+            for device in _names(directory):
+                for name in _names(os.path.join(directory, device)):
+                    if name.startswith(prefix) and name.endswith(suffix):
+                        found.append(_content(os.path.join(directory, device, name)).strip())
+            temperatures = [int(text) / 1000 for text in found if text.lstrip("-").isdecimal()]
+            if temperatures:
+                return max(temperatures)
+        return None
 
     def _services(self, services: Sequence[str]) -> dict[str, bool]:
         systemd = os.path.isdir(os.path.join(self._root, SYSTEMD_MARK))
         states = {name: systemd and self._unit_has_processes(name) for name in services}
         if all(states.values()):
             return states
-        import psutil
-
-        running = {process.info["name"] for process in psutil.process_iter(["name"])}
+        running = self._running()
         return {name: state or name in running for name, state in states.items()}
+
+    def _running(self) -> set[str]:
+        """The names of all processes; the kernel's own has 15 characters of it, the command line the rest."""
+        processes = os.path.join(self._root, "proc")
+        names = set()
+        for pid in _names(processes):
+            if pid.isdecimal():
+                name = _content(os.path.join(processes, pid, "comm")).rstrip("\n")
+                if len(name) == KERNEL_NAME:
+                    program = os.path.basename(_content(os.path.join(processes, pid, "cmdline")).partition("\0")[0])
+                    name = program if program.startswith(name) else name
+                names.add(name)
+        return names
 
     def _unit_has_processes(self, name: str) -> bool:
         unit = name if name.endswith(".service") else f"{name}.service"
@@ -152,10 +193,21 @@ def _is_populated(group: str) -> bool:
     )
 
 
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 1) if whole else 0.0
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:  # there is nothing of that kind, or it has just gone
+        return []
+
+
 def _content(path: str) -> str:
     """The text of a kernel's file, empty where it is not there: no such unit, or the other version of the hierarchy."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

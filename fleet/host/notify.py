@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Callable, Optional
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, TimerHandle
+    from minicoap.shell.loop import Loop, TimerHandle
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Heartbeat:
     def __init__(
         self,
         manager: ServiceManager,
-        loop: AbstractEventLoop,
+        loop: Loop,
         check: Callable[[Callable[[], None]], None],
         status: Callable[[], str],
     ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Callable, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Protocol
+
+if TYPE_CHECKING:
+    from minicoap.shell.loop import Loop, TimerHandle
 
 OUTPUT_KEPT = 65_536  # bytes, the last ones, of each of stdout and stderr
 GRACE = 1.0  # seconds that the pipes of a killed child may take to close
@@ -52,26 +54,48 @@ class Processes(Protocol):
         """Start `arguments`, feed it `input`, call `done` once when it and its pipes ended; `timeout` in seconds."""
 
 
-class AsyncioProcesses:
-    """Children of the running event loop; `done` is called in it, never inside `run`.
+class SystemProcesses:
+    """Children of this process, watched by `loop`; one for all of them. `done` is called in the loop, never in `run`.
 
     `environment` replaces the clean environment that a child gets otherwise: the few variables of this process that
     say where things are (paths, locale, proxies, certificates, pip's configuration), and none of the rest.
     """
 
-    def __init__(self, environment: Optional[Mapping[str, str]] = None) -> None:
+    def __init__(self, loop: Loop, environment: Optional[Mapping[str, str]] = None) -> None:
+        self._loop = loop
         self._environment = clean_environment(os.environ) if environment is None else dict(environment)
-        self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps tasks by weak reference only
+        self._running: dict[int, _Child] = {}  # by process id, until they have ended
 
     def run(
         self, arguments: Sequence[str], input: bytes, timeout: float, done: Callable[[ProcessResult], None]
     ) -> RunningProcess:
         """Start `arguments`, feed it `input`, call `done` once when it and its pipes ended; `timeout` in seconds."""
-        child = _Child(list(arguments), input, timeout, self._environment)
-        task = asyncio.get_running_loop().create_task(child.run(done))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        if not self._running:
+            self._loop.add_signal_handler(signal.SIGCHLD, self._children_ended)
+        child = _Child(self._loop, input, timeout, self._ended, done)
+        try:
+            child.start(arguments, self._environment)
+        except OSError as error:
+            if not self._running:
+                self._loop.remove_signal_handler(signal.SIGCHLD)
+            self._loop.call_later(0, done, ProcessResult(None, b"", str(error).encode(), False))
+        else:
+            self._running[child.pid] = child
         return child
+
+    def close(self) -> None:
+        """End the children that run, at once; no `done` is called for them."""
+        for child in list(self._running.values()):
+            child.abandon()
+
+    def _children_ended(self) -> None:
+        for child in list(self._running.values()):
+            child.look()
+
+    def _ended(self, pid: int) -> None:
+        del self._running[pid]
+        if not self._running:
+            self._loop.remove_signal_handler(signal.SIGCHLD)
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -83,70 +107,138 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class _Child(asyncio.SubprocessProtocol):
-    """One child from start to end."""
+class _Child:
+    """One child from start to end. It stays a zombie, whose number and group nobody else can get, until it is told."""
 
-    def __init__(self, arguments: list[str], input: bytes, timeout: float, environment: dict[str, str]) -> None:
-        self._arguments = arguments
-        self._input = input
+    def __init__(
+        self,
+        loop: Loop,
+        input: bytes,
+        timeout: float,
+        ended: Callable[[int], None],
+        done: Callable[[ProcessResult], None],
+    ) -> None:
+        self._loop = loop
+        self._input = memoryview(input)
         self._timeout = timeout
-        self._environment = environment
-        self._output = {1: b"", 2: b""}  # by descriptor
-        self._pid: Optional[int] = None  # while there is a process to kill
-        self._killed = False
-        self._ended: asyncio.Future[None] = (
-            asyncio.get_running_loop().create_future()
-        )  # the child ended, and so did its pipes
+        self._ended = ended  # called with its number, before `done`
+        self._done = done
+        self._output: dict[int, bytes] = {}  # by our end of the pipe
+        self._pipes: list[int] = []  # our ends of those that are open
+        self._stdin = self._stdout = self._stderr = -1
+        self._timer: Optional[TimerHandle] = None
+        self._timed_out = False
+        self._is_graceless = False  # its pipes are not waited for any longer
+        self._has_ended = False  # what was started; its pipes may be held by others still
+        self.pid = 0  # while there is one
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it. Raises OSError."""
+        theirs: list[int] = []
+        try:
+            for number in range(3):
+                reading, writing = os.pipe()
+                ours, their = (writing, reading) if number == 0 else (reading, writing)
+                self._pipes.append(ours)
+                theirs.append(their)
+                os.set_blocking(ours, False)
+            self.pid = os.posix_spawnp(
+                arguments[0],
+                list(arguments),
+                environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs[number], number) for number in range(3)],
+                setsid=True,
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+                setsigmask=(),
+            )
+        except OSError:
+            for descriptor in self._pipes:
+                os.close(descriptor)
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        self._stdin, self._stdout, self._stderr = self._pipes
+        for descriptor in (self._stdout, self._stderr):
+            self._output[descriptor] = b""
+            self._loop.add_reader(descriptor, self._read, descriptor)
+        self._loop.add_writer(self._stdin, self._write)
+        self._timer = self._loop.call_later(self._timeout, self._took_too_long)
 
     def kill(self) -> None:
-        """End the child and its group, now or, if it is not started yet, then."""
-        self._killed = True
-        if self._pid is not None:
+        """End the child and its group, now."""
+        if self.pid:
             try:
-                os.killpg(self._pid, signal.SIGKILL)  # its group has its number: it leads a session
+                os.killpg(self.pid, signal.SIGKILL)  # its group has its number: it leads a session
             except ProcessLookupError:
                 return  # all of them ended just now
 
-    async def run(self, done: Callable[[ProcessResult], None]) -> None:
-        """Start the child, wait for its end, tell `done`."""
-        try:
-            transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                lambda: self, *self._arguments, env=self._environment, start_new_session=True
-            )
-        except OSError as error:
-            done(ProcessResult(None, b"", str(error).encode(), False))
-            return
-        self._pid = transport.get_pid()
-        if self._killed:
-            self.kill()
-        stdin = transport.get_pipe_transport(0)
-        assert isinstance(stdin, asyncio.WriteTransport)
-        stdin.write(self._input)
-        stdin.close()
-        try:
-            timed_out = await self._wait()
-        finally:  # cancelled, as at the end of the loop, too: nothing of ours outlives it
-            if not self._ended.done():
-                self.kill()
-            transport.close()
-            await self._ended
-            self._pid = None
-        done(ProcessResult(transport.get_returncode(), self._output[1], self._output[2], timed_out))
-
-    async def _wait(self) -> bool:
-        """Whether the child had to be killed for its time; whoever left its group may then hold the pipes still."""
-        await asyncio.wait([self._ended], timeout=self._timeout)
-        if self._ended.done():
-            return False
+    def abandon(self) -> None:
+        """End it without a word."""
         self.kill()
-        await asyncio.wait([self._ended], timeout=GRACE)
-        return True
+        self._finish()
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def look(self) -> None:
+        """Find out whether what was started has ended; whoever it started may hold its pipes still."""
+        if self._has_ended or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return
+        self._has_ended = True
+        if self._stdin in self._pipes:
+            self._close(self._stdin)
+        self._tell_if_over()
+
+    def _write(self) -> None:
+        try:
+            written = os.write(self._stdin, self._input)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # it does not read what it is told
+            written = len(self._input)
+        self._input = self._input[written:]
+        if not self._input:
+            self._close(self._stdin)
+
+    def _read(self, descriptor: int) -> None:
         """Keep the end of what the child says."""
-        self._output[fd] = (self._output[fd] + data)[-OUTPUT_KEPT:]
+        try:
+            data = os.read(descriptor, OUTPUT_KEPT)
+        except BlockingIOError:
+            return
+        if data:
+            self._output[descriptor] = (self._output[descriptor] + data)[-OUTPUT_KEPT:]
+        else:
+            self._close(descriptor)
+            self._tell_if_over()
 
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        """The child has ended and its pipes are closed."""
-        if not self._ended.done():
-            self._ended.set_result(None)
+    def _close(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        self._loop.remove_writer(descriptor)
+        self._pipes.remove(descriptor)
+        os.close(descriptor)
+
+    def _took_too_long(self) -> None:
+        """End it for its time; whoever left its group may then hold the pipes still, but not for long."""
+        if self._timed_out:
+            self._is_graceless = True
+            self._tell_if_over()
+            return
+        self._timed_out = True
+        self.kill()
+        self._timer = self._loop.call_later(GRACE, self._took_too_long)
+
+    def _tell_if_over(self) -> None:
+        if self._has_ended and (not self._pipes or self._is_graceless):
+            exit_code = self._finish()
+            output = self._output[self._stdout], self._output[self._stderr]
+            self._done(ProcessResult(exit_code, *output, self._timed_out))
+
+    def _finish(self) -> int:
+        """Let go of all that is held of it and return how it ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for descriptor in self._pipes[:]:
+            self._close(descriptor)
+        _, status = os.waitpid(self.pid, 0)
+        pid, self.pid = self.pid, 0
+        self._ended(pid)
+        return os.waitstatus_to_exitcode(status)

@@ -8,12 +8,14 @@ from typing import Any, Optional, Union
 from fleet.errors import FormatError, InvalidError, PeerError
 from fleet.model.api_answers import ErrorAnswer
 from fleet.model.formats import CBOR, JSON, encode
+from fleet.model.keys import has_numbers
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import Options
 from minicoap.codec.options import ACCEPT, CONTENT_FORMAT, ETAG, MAX_AGE, encode_uint
-from minicoap.codec.problem import Problem, encode_problem
+from minicoap.codec.problem import Problem, decode_problem, encode_problem
 from minicoap.core.request import Deferred, Request, Response
 from minicoap.core.resource import Handler
+from minicoap.errors import CoapError
 
 FORMATS = (JSON, CBOR)
 RETRY_AFTER = 5  # seconds, for what cannot be done now
@@ -46,9 +48,15 @@ def answer(
     if request.options.mask & _NAMES_FORMAT:
         accepted = request.accept
         number = accepted if accepted is not None else CBOR if request.content_format == CBOR else JSON
+    payload = encode(message, number, numbers=number == CBOR and speaks_numbers(request))
     if not location and not max_age:
-        return Response.ready(code, encode(message, number), _LIVE[number] if etag is None else _tagged(etag, number))
-    return Response(code, encode(message, number), number, max_age=max_age, location_path=tuple(location), etag=etag)
+        return Response.ready(code, payload, _LIVE[number] if etag is None else _tagged(etag, number))
+    return Response(code, payload, number, max_age=max_age, location_path=tuple(location), etag=etag)
+
+
+def speaks_numbers(request: Request) -> bool:
+    """Whether a client names fields by their integer keys, and so reads them."""
+    return request.content_format == CBOR and has_numbers(request.payload)
 
 
 def _tagged(etag: bytes, number: int) -> Options:
@@ -87,6 +95,17 @@ def refuse_error(request: Request, error: PeerError) -> Response:
     if isinstance(error, FormatError):
         return refusal(request, codes.BAD_REQUEST, str(error))
     return refusal(request, codes.BAD_REQUEST, str(error))
+
+
+def said(response: Response) -> str:
+    """Return what an answer says to people: its code, and the text of an error in whichever form it came."""
+    text = response.text
+    if response.content_format == contentformats.PROBLEM_DETAILS_CBOR:
+        try:
+            text = decode_problem(response.body).detail
+        except CoapError:
+            text = ""
+    return f"{codes.code_name(response.code)} {text}".rstrip()
 
 
 def unsupported_format(request: Request, formats: Collection[Optional[int]]) -> Optional[Response]:

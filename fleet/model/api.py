@@ -204,6 +204,14 @@ def parse_health_patch(payload: bytes, content_format: Optional[int]) -> tuple[s
     return check_node_id(convert(patch, _Whose).node_id), patch
 
 
+def parse_brief_report(payload: bytes) -> tuple[Optional[str], dict[str, Any]]:
+    """Read the payload of `iPATCH /h`: whose report it is of, None if that is not said, and the merge patch."""
+    if not payload:
+        return None, {}
+    patch = decode(payload, CBOR, dict[str, Any])
+    return (check_node_id(convert(patch, _Whose).node_id) if "node_id" in patch else None), patch
+
+
 def parse_system_action(payload: bytes, content_format: Optional[int]) -> SystemAction:
     """Read the payload of `POST /system`."""
     request = convert(decode_unambiguous(payload, content_format), SystemAction)

@@ -36,6 +36,12 @@ class HealthAnswer(msgspec.Struct, frozen=True):
     servers: tuple[str, ...]
 
 
+class BriefAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """To `iPATCH /h`, where there is something to say: the jobs that wait."""
+
+    jobs: tuple[str, ...] = ()
+
+
 class NodeView(msgspec.Struct, frozen=True):
     """A node as the server sees it: `status`, `last_seen` by the server's clock, `address` as last heard."""
 
@@ -183,6 +189,13 @@ class FirmwareAnswer(msgspec.Struct, frozen=True):
 
     firmware: tuple[ArtifactView, ...]
     next: Optional[str]
+
+
+class PartAnswer(msgspec.Struct, frozen=True):
+    """To `GET /firmware?sha256=`: how much of that content unfinished uploads have left."""
+
+    sha256: str
+    bytes_done: int
 
 
 class HintAnswer(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ class HealthReport(msgspec.Struct, frozen=True):
 def report_etag(body: bytes) -> bytes:
     """The ETag of a report as the server keeps it, JSON.
 
-    A node is the only author of its report, so that this only has to tell its last few from each other; four bytes
-    travel with every report. A node can work it out by itself, and so go on from a report of which no answer came.
+    A node is the only author of its report, so that this only has to tell its last few from each other; two bytes
+    travel with a report. A node can work it out by itself, and so go on from a report of which no answer came.
     """
-    return zlib.crc32(body).to_bytes(4, "big")
+    return (zlib.crc32(body) & 0xFFFF).to_bytes(2, "big")

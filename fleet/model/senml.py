@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional, Union
 
 from fleet.errors import InvalidError, UsageError
+from minicoap.codec import cbor
 
 from .formats import JSON, decode_cbor, decode_unambiguous, encode
 
@@ -97,11 +98,8 @@ def encode_senml(records: Iterable[Record], content_format: int = SENML_JSON, *,
     pack = pack or [{"bn": name}]
     if not is_cbor:
         return encode(pack, JSON)
-    import cbor2
-
     numbered = [{_CBOR_LABELS[label]: value for label, value in entry.items()} for entry in pack]
-    written: bytes = cbor2.dumps(numbered)
-    return written
+    return cbor.encode(numbered)
 
 
 def decode_senml(

@@ -33,6 +33,7 @@ from fleet.model.api_answers import (
     NodeHealthAnswer,
     NodesAnswer,
     NodeView,
+    PartAnswer,
     StatusAnswer,
     UpdatesAnswer,
 )
@@ -45,13 +46,14 @@ from minicoap.asyncio.transfers import Progress as TransferProgress
 from minicoap.codec import codes, contentformats
 from minicoap.codec.options import IF_NONE_MATCH, MAX_AGE
 from minicoap.codec.uri import CoapUri, format_uri, parse_uri
-from minicoap.core.body import ClientSink, Digest, Source
+from minicoap.core.body import ClientSink, Digest, Source, TransferState, as_source
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, PathError, SecurityError, StorageError, UsageError
 
 PATIENCE = 60.0  # seconds that a watched server may stay away, since it may be restarting
 UNOBSERVED_PAUSE = 2.0  # seconds until a server that has no room for another observer is asked again
 WINDOW = 16  # blocks of an artifact under way at most; congestion control decides how many
+LONGEST_MESSAGE = 1024  # bytes of content that need no blocks
 ANSWER_TIMEOUT = 30.0  # seconds for one exchange: four or five attempts of a confirmable message (RFC 7252 §4.2)
 
 T = TypeVar("T")
@@ -196,29 +198,43 @@ class Fleet:
         name: str,
         content: Union[bytes, Source],
         *,
+        sha256: Optional[str] = None,
         only_if_new: bool = False,
         progress: Optional[TransferProgress] = None,
     ) -> Answer[Document]:
         """Put `content` into the store, block by block; `only_if_new` refuses to replace another of that name.
 
-        It carries a Request-Tag (RFC 9175), so that another upload under that name is told apart from it. `progress` is
-        told what the server has taken, see `minicoap.Endpoint.upload`.
+        Several blocks are under way at once, as many as the network takes. With `sha256`, its SHA-256 in hex, it goes
+        on behind what earlier uploads of that content left in the store, whoever sent it, and the store takes nothing
+        else for it. `progress` is told what the server has taken, see `minicoap.Endpoint.upload`.
         """
-        options = ((IF_NONE_MATCH, b""),) if only_if_new else ()
+        source = as_source(content)
+        target = self._uri(("firmware", name), () if sha256 is None else (f"sha256={sha256}",))
+        # A fleet's server keeps blocks that come before their turn.
+        arguments: dict[str, Any] = {"window": WINDOW if source.size else 1, "any_order": True}
+        if sha256 is not None and source.size > LONGEST_MESSAGE:
+            # Of this content there is one operation, whoever carries it out: it has one Request-Tag (RFC 9175 §3.4).
+            tag = bytes.fromhex(sha256[:16])
+            done = (await self.part(sha256)).value.bytes_done
+            arguments["resume"] = TransferState(target, source.etag, min(done, source.size), size=source.size, tag=tag)
         with self._errors():
             response = await self._endpoint.upload(
-                self._uri(("firmware", name)),
-                content,
-                tagged=True,
+                target,
+                source,
                 content_format=contentformats.OCTET_STREAM,
                 accept=JSON,
-                options=options,
+                options=((IF_NONE_MATCH, b""),) if only_if_new else (),
                 progress=progress,
                 timeout=self._timeout,
+                **arguments,
             )
         if not response.is_success:
             raise _refusal(response)
         return _answer(response, Document, f"PUT /firmware/{name}")
+
+    async def part(self, sha256: str) -> Answer[PartAnswer]:
+        """How much of a content with this SHA-256 unfinished uploads have left in the store."""
+        return await self._ask(codes.GET, ("firmware",), PartAnswer, query=(f"sha256={sha256}",))
 
     async def get_artifact(
         self,

@@ -46,6 +46,7 @@ TABLE = (
     Row("/health",                 codes.GET,     YES,    NO,        NO),
     Row("/health",                 codes.PUT,     NO,     OWN_BODY,  NO),
     Row("/health",                 codes.IPATCH,  NO,     OWN_BODY,  NO),
+    Row("/h",                      codes.IPATCH,  NO,     OWN_BODY,  NO),
     Row("/nodes",                  codes.GET,     YES,    NO,        NO),
     Row("/nodes",                  codes.POST,    NO,     OWN_BODY,  NO),
     Row("/nodes/{id}",             codes.GET,     YES,    OWN_PATH,  NO),
@@ -140,6 +141,11 @@ class Access:
         if party.role == OPERATOR or (party.role == NODE and party.name == node_id):
             return None
         return self._refuse(request, _fixed(request), party)
+
+    def node_id(self, request: Request) -> Optional[str]:
+        """Return who a node shows to be by its certificate; None for anybody else."""
+        party = self.party(request)
+        return party.name if party.role == NODE else None
 
     def refuses_steering(self, request: Request) -> Optional[Response]:
         """Return the refusal of a body that steers the fleet, which only operators may."""

@@ -1,7 +1,8 @@
 """The bytes of the firmware store, kept by their SHA-256.
 
 An upload goes to a file of its own, is synced, and then renamed to the hash of what came: a content is there whole or
-not at all. Which names lead to a content, and which contents are still needed, the ledger knows; this file knows bytes.
+not at all. One whose hash was told beforehand is a part until it is whole (`fleet.server.parts`). Which names lead to a
+content, and which contents are still needed, the ledger knows; this file knows bytes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import logging
 from typing import Optional
 
 from fleet.host.files import Files
+from fleet.server.parts import SYNC_STEP, Parts
 
 logger = logging.getLogger(__name__)
 
-SYNC_STEP = 4 * 1024 * 1024  # bytes between syncs of an upload, so that no single one holds the server up for long
 SERVED_LIMIT = 256  # contents that are known to be served
 
 
@@ -46,10 +47,12 @@ class ArtifactStore:
             files.remove(f"{self._incoming}/{name}")
         for name in files.names(self._contents):
             self._used += files.size(f"{self._contents}/{name}") or 0
+        self.parts = Parts(self, files, f"{directory}/parts")
+        self._used += self.parts.size
 
     @property
     def used(self) -> int:
-        """Bytes of all contents and unfinished uploads."""
+        """Bytes of all contents, parts and unfinished uploads."""
         return self._used
 
     def digests(self) -> list[str]:
@@ -58,13 +61,19 @@ class ArtifactStore:
 
     def begin(self, expected: Optional[int]) -> Incoming:
         """Begin an upload; raises StoreFullError if `expected` bytes, where announced, are more than there is room."""
-        if expected is not None and expected > self.room():
-            raise StoreFullError(f"the store has room for {self.room()} more bytes, not for {expected}", self.room())
+        self.check_room(expected)
         return Incoming(self, self._files, f"{self._incoming}/{next(self._numbers)}")
 
+    def check_room(self, expected: Optional[int], taken: int = 0) -> None:
+        """Raise StoreFullError if there is no room for an upload of `expected` bytes, of which so many are taken."""
+        room = self.room() + taken
+        if expected is not None and expected > room:
+            raise StoreFullError(f"the store has room for {room} more bytes, not for {expected}", room)
+
     def room(self) -> int:
-        """How many more bytes the store takes."""
-        return max(0, min(self._quota - self._used, self._files.free_bytes(self._contents)))
+        """How many more bytes the store takes; parts that nobody sends to give way to them."""
+        free = max(0, min(self._quota - self._used, self._files.free_bytes(self._contents)))
+        return free + self.parts.idle_size
 
     def source(self, sha256: str) -> Optional[ContentSource]:
         """A content as the body of a response; None if it is not there."""
@@ -115,6 +124,8 @@ class ArtifactStore:
 
     def reserve(self, size: int, taken: int) -> None:
         """Count bytes about to be written, behind `taken` of the same upload; raises StoreFullError if too many."""
+        while self._used + size > self._quota and self.parts.give_way():
+            pass
         if self._used + size > self._quota:
             raise StoreFullError(f"the store's quota of {self._quota} bytes is used up", self.room() + taken)
         self._used += size

@@ -17,8 +17,8 @@ from fleet.host.activation import inherited_sockets
 from fleet.host.addresses import is_loopback
 from fleet.server.config import PKI_DIRECTORY, ServerConfig
 from minicoap.asyncio.addresses import resolve_local
-from minicoap.asyncio.udp import open_socket, prepare_socket
 from minicoap.errors import CoapError
+from minicoap.shell.udp import open_socket, prepare_socket
 
 PLAIN, SECURE = "coap", "coaps"
 _ALL = ("::", "0.0.0.0")
@@ -110,8 +110,8 @@ def _inherit(config: ServerConfig, inherited: list[tuple[str, socket.socket]]) -
             raise UsageError("a socket for CoAPS was passed on, but there is no authority: run `fleet pki init`")
         if PLAIN in found:
             host = str(found[PLAIN].getsockname()[0])
-            # Whoever opened it chose the address; what was said of --host is true of another one. Where CoAPS listens says
-            # nothing of who can reach this one.
+            # Whoever opened it chose the address; what was said of --host is true of another one. Where CoAPS
+            # listens says nothing of who can reach this one.
             if not serves_plain(host, config):
                 raise UsageError(
                     f"a socket for plain CoAP on {host} was passed on, which can be read and forged by anyone on the "

@@ -21,7 +21,7 @@ from fleet.errors import UsageError
 from fleet.host.activation import hand_over
 from fleet.host.addresses import is_loopback
 from fleet.host.clock import SystemClock
-from fleet.host.facts import PsutilFacts
+from fleet.host.facts import LinuxFacts
 from fleet.host.files import SystemFiles
 from fleet.host.lock import held
 from fleet.host.notify import STOPPING, Heartbeat, service_manager
@@ -31,14 +31,14 @@ from fleet.server.resources.system import RESTART
 from fleet.server.server import Server
 from fleet.server.store.interface import Post
 from fleet.server.store.sqlite import SqliteLedger
-from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.udp import UdpShell
 from minicoap.core.machine import DatagramMachine
 from minicoap.errors import CoapError
+from minicoap.shell.entropy import SystemEntropy
+from minicoap.shell.udp import UdpShell
 
 if TYPE_CHECKING:
     from fleet.server.certification import Certification
-    from minicoap.asyncio.secure import SecureShell
+    from minicoap.shell.secure import SecureShell
 
     Shell = Union[UdpShell, SecureShell]
 
@@ -110,7 +110,7 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
             clock=SystemClock(),
             entropy=SystemEntropy(),
             files=files,
-            facts=PsutilFacts(config.data_dir),
+            facts=LinuxFacts(config.data_dir),
             servers=tuple(uris.values()),
             act=stop,
             registrar=None if certification is None else certification.registrar,
@@ -121,7 +121,7 @@ async def _serve(config: ServerConfig, passphrase: Optional[bytes]) -> tuple[str
         successor = listening.duplicate()
         machine: DatagramMachine = server
         if config.debug:
-            from minicoap.asyncio.trace import traced
+            from minicoap.shell.trace import traced
 
             machine = traced(server, config.debug)
         shell = _run_on(listening, machine, certification, loop)
@@ -198,7 +198,7 @@ def _run_on(
         assert listening.plain is not None
         return UdpShell(machine, listening.plain, loop)
     from fleet.pki.connection import known_time, renew, server_credentials
-    from minicoap.asyncio.secure import SecureShell
+    from minicoap.shell.secure import SecureShell
 
     try:
         credentials = server_credentials(certification.holder, certification.is_revoked)

@@ -119,6 +119,8 @@ class Server:
 
     def next_timeout(self) -> Optional[float]:
         """When something is due: a message's timer, a row of the store, a flush."""
+        if self.services.artifacts.parts.has_unhashed:
+            return 0.0  # long since
         when = self._flush_at
         endpoint_due = self.endpoint.next_timeout()
         if endpoint_due is not None and endpoint_due < when:
@@ -144,6 +146,8 @@ class Server:
         if now >= self._flush_at:
             self._flush_at = now + FLUSH_INTERVAL
             services.ledger.flush()
+            services.artifacts.parts.expire(now)
+        services.artifacts.parts.hash_on()
         refusals_due = services.audit.next_due_at()
         if refusals_due is not None and now >= refusals_due:
             services.audit.flush()

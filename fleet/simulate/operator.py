@@ -126,7 +126,9 @@ class SimulatedOperator:
         while not self._all_registered:
             yield 1.0
         for name, data in plan.artifacts:
-            answer = yield Ask(codes.PUT, ("firmware", name), data)
+            # Half of them as `fleet firmware put` does, so that what a crash left is gone on with.
+            query = (f"sha256={digest_of(data)}",) if self._chance.uniform(0, 1) < 0.5 else ()
+            answer = yield Ask(codes.PUT, ("firmware", name), data, query=query)
             require(answer.code in (codes.CREATED, codes.CHANGED), "PUT {}: {}", name, answer.text)
             self._stored[name] = digest_of(data)
         job_id = yield from self._create(plan)

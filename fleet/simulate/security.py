@@ -8,7 +8,8 @@ from fleet.model.roles import SERVER, Principal
 from fleet.simulate.invariants import require
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
-from minicoap.security.sessions import SecureMachine, SecurityLimits, server_path
+from minicoap.security.association import server_path
+from minicoap.security.sessions import SecureMachine, SecurityLimits
 from minicoap.simulate.dtls import make_certificate, secured
 from minicoap.simulate.world import World
 

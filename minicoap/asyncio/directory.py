@@ -7,12 +7,12 @@ import logging
 from typing import Union
 
 from minicoap.asyncio.reach import Reach
-from minicoap.asyncio.udp import UdpShell
 from minicoap.codec import codes
 from minicoap.core.directory import Facts, Registration
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.request import Path, Response
 from minicoap.errors import CoapError, PeerError
+from minicoap.shell.udp import UdpShell
 
 logger = logging.getLogger(__name__)
 

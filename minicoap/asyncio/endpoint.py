@@ -8,19 +8,26 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import ExitStack
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 
 from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.directory import register
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSource
 from minicoap.asyncio.multicast import Answers, ask, join
 from minicoap.asyncio.observation import observe
 from minicoap.asyncio.reach import Reach
 from minicoap.asyncio.tasks import Tasks
-from minicoap.asyncio.transfers import DownloadOptions, Progress, download, download_file, upload
-from minicoap.asyncio.udp import UdpShell, open_for_all, open_socket
+from minicoap.asyncio.transfers import (
+    DownloadOptions,
+    Progress,
+    UploadOptions,
+    download,
+    download_file,
+    upload,
+    upload_with_record,
+)
 from minicoap.codec import codes, contentformats
 from minicoap.codec.linkformat import Link, parse_links
 from minicoap.codec.options import URI_HOST
@@ -41,13 +48,15 @@ from minicoap.errors import (
     RequestTimeout,
     UsageError,
 )
+from minicoap.shell.entropy import SystemEntropy
+from minicoap.shell.udp import UdpShell, open_for_all, open_socket
 
 if TYPE_CHECKING:
-    from minicoap.asyncio.secure import SecureShell
     from minicoap.core.entropy import Entropy
     from minicoap.core.trace import Trace, TracedMachine
     from minicoap.security.credentials import Credentials
     from minicoap.security.sessions import SecurityLimits
+    from minicoap.shell.secure import SecureShell
 
     Machine = Union[EndpointCore, TracedMachine]
 
@@ -265,24 +274,40 @@ class Endpoint:
         source: Union[bytes, Source, str, os.PathLike[str]],
         *,
         code: int = codes.PUT,
+        resume: Union[TransferState, str, os.PathLike[str], None] = None,
+        window: int = 1,
+        any_order: bool = False,
         qblock: bool = False,
         progress: Optional[Progress] = None,
+        digest: Optional[Digest] = None,
         tagged: bool = False,
         **arguments: Any,
     ) -> Response:
         """PUT a file of that name, or bytes, or a `Source` to `uri`, or send it by another method `code`.
 
-        One block is under way at a time: RFC 7959 has no more for uploads. With `qblock` ten are sent without an answer
-        to each, if the server has Q-Block (RFC 9177), by ``confirmable=False`` in non-confirmable messages, and what is
-        lost is sent again. An upload that was broken off can only be begun anew. `progress(state, size)` is called as
-        blocks are taken. Two uploads to one resource at once are told apart by a Request-Tag (RFC 9175); with `tagged`
-        it is sent always, for other clients at the same address. See `request` for the rest.
+        One that was broken off is gone on with by `resume`: a state that `progress` was told, or the name of a file,
+        which holds the state until the server has it all. The Request-Tag in it shows the server that it is the same
+        body (RFC 9175). If the source's ETag or size is another now, or the server has let go of what it had, all is
+        sent anew, which `progress` sees. Most servers know a client by its address and port, and keep a body for some
+        minutes: they let an endpoint go on. For one of a later process a server has to do more, as the fleet's does.
+
+        `window` is how many blocks may be under way at once, by congestion control as for `download`. It is used where
+        the server shows that it acts on each block by itself (RFC 7959 §2.3), and where you say, by `any_order`, that
+        it keeps blocks that come before their turn, as this endpoint's does; there are servers that damage the body
+        then, without a word. With `qblock` ten are sent without an answer to each, if the server has Q-Block
+        (RFC 9177), by ``confirmable=False`` in non-confirmable messages, and what is lost is sent again.
+
+        `progress(state, size)` is called as blocks are taken. `digest`, one that `hashlib` makes, is fed the whole body
+        in order. Two uploads to one resource at once are told apart by a Request-Tag; with `tagged` it is sent always,
+        for other clients at the same address. See `request` for the rest.
         """
-        arguments = {"code": code, "qblock": qblock, "tagged": tagged, **arguments}
-        if not isinstance(source, (str, os.PathLike)):
-            return await upload(self._request, uri, source, progress, arguments)
-        with FileSource(os.fspath(source)) as file:
-            return await upload(self._request, uri, file, progress, arguments)
+        options = UploadOptions(code, window, any_order, qblock, tagged, progress, digest, arguments)
+        with ExitStack() as files:
+            if isinstance(source, (str, os.PathLike)):
+                source = files.enter_context(FileSource(os.fspath(source)))
+            if isinstance(resume, (str, os.PathLike)):
+                return await upload_with_record(self._request, uri, source, os.fspath(resume), options)
+            return await upload(self._request, uri, source, resume, options)
 
     def observe(
         self,
@@ -533,8 +558,8 @@ class Endpoint:
         if self._credentials is None:
             return UdpShell(self._machine, sock, loop, serves=serves)
         if self._secure is None:
-            from minicoap.asyncio.secure import SecureShell
             from minicoap.security.sessions import SecurityLimits
+            from minicoap.shell.secure import SecureShell
 
             limits = self._security_limits or SecurityLimits()
             self._secure = self._reach.secure = SecureShell(self._machine, self._credentials, loop, limits=limits)

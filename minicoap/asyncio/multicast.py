@@ -9,11 +9,11 @@ from typing import Any, Callable, Optional, Union
 
 from minicoap.asyncio.addresses import resolve
 from minicoap.asyncio.groups import interface_index, is_group, open_group_socket, send_by
-from minicoap.asyncio.udp import UdpShell
 from minicoap.codec.uri import CoapUri, format_uri
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.request import Path, Response
 from minicoap.errors import CoapError, PathError, UsageError
+from minicoap.shell.udp import UdpShell
 
 Answers = asyncio.Queue[Union[tuple[str, Response], CoapError, None]]
 """A member's URI and its response; the error that ended the request; None for its end."""

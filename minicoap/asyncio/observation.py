@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from typing import Any, Union
 
 from minicoap.asyncio.reach import Reach, placed
-from minicoap.asyncio.udp import UdpShell
 from minicoap.codec.uri import CoapUri
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.observe_client import Observation
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, PathError
+from minicoap.shell.udp import UdpShell
 
 
 async def observe(

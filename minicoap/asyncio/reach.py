@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from minicoap.asyncio.addresses import resolve_all
-from minicoap.asyncio.udp import UdpShell
 from minicoap.codec.uri import CoapUri, format_uri
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.request import SAFE, Path
 from minicoap.errors import CoapError, NetworkError, PathError, RequestTimeout, SecurityError, UsageError
+from minicoap.shell.udp import UdpShell
 
 if TYPE_CHECKING:
-    from minicoap.asyncio.secure import SecureShell
+    from minicoap.shell.secure import SecureShell
 
 _REACHED = 1024  # names whose working address is remembered
 

@@ -68,6 +68,7 @@ _COMMAND_EXAMPLES = {
     "put": """\
   minicoap put -e 21.5 coap://192.0.2.7/setpoint
   minicoap put -f image.bin -t octet-stream --block-size 256 coap://192.0.2.7/image
+  minicoap put -f image.bin --window 16 --any-order --resume coap://192.0.2.7/image
   minicoap put -e on -O If-None-Match coap://192.0.2.7/new""",
     "post": """\
   echo '{"name": "x"}' | minicoap post -f - -t json coap://192.0.2.7/jobs
@@ -132,6 +133,16 @@ def _add_method(command: argparse.ArgumentParser, name: str) -> None:
     )  # fmt: skip
     if name == "get":
         command.add_argument("--resume", action="store_true", help="go on with FILE.part if an earlier attempt left it")
+    if name in WITH_PAYLOAD:
+        command.add_argument(
+            "--resume", action="store_true",
+            help="with -f: go on where an earlier attempt stood; how far it is, is kept in FILE.upload meanwhile",
+        )  # fmt: skip
+        command.add_argument(
+            "--any-order", action="store_true",
+            help="the server keeps blocks that come before their turn, as minicoap's does: use the window for uploads",
+        )  # fmt: skip
+    if name == "get" or name in WITH_PAYLOAD:
         command.add_argument(
             "--window", metavar="N", type=_window, default=1,
             help="have up to N blocks under way at once, as many as the network bears (1)",

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from typing import Any, Optional, Union
 
 from minicoap.asyncio.endpoint import Endpoint
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.asyncio.files import FileSink, FileSource
 from minicoap.asyncio.groups import is_group
 from minicoap.asyncio.partfile import discard_part
@@ -35,6 +34,7 @@ from minicoap.core.body import Source
 from minicoap.core.description import printable
 from minicoap.core.request import Response
 from minicoap.errors import CoapError, PeerError, RequestTimeout, StorageError, UsageError
+from minicoap.shell.entropy import SystemEntropy
 
 SUCCESS = 0
 REFUSED = 1
@@ -77,7 +77,7 @@ async def _run(options: argparse.Namespace) -> int:
 def _endpoint(options: argparse.Namespace) -> Endpoint:
     arguments: dict[str, Any] = {}
     if options.debug:
-        from minicoap.asyncio.trace import MessageLog
+        from minicoap.shell.trace import MessageLog
 
         arguments["trace"] = MessageLog(options.debug)
     if getattr(options, "token", None) is not None:
@@ -101,6 +101,8 @@ async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
     code, _ = METHODS[options.command]
     if options.command == "get" and options.output is not None:
         return await _download(endpoint, options)
+    is_file = options.command in WITH_PAYLOAD and options.file is not None
+    record = _record(options)
     with ExitStack() as files:
         sink = None
         if options.output is not None:
@@ -109,11 +111,20 @@ async def _request(endpoint: Endpoint, options: argparse.Namespace) -> int:
         common = {**_common(options), "content_format": content_format, "sink": sink}
         if options.no_response:
             common.update(no_response=options.no_response, timeout=options.timeout or _SILENCE)
-        if options.command in WITH_PAYLOAD and options.file is not None:
+        if is_file:
             with ProgressLine(sys.stderr) as line:
-                response = await endpoint.upload(options.uri, payload, code=code, progress=line, **common)
+                response = await endpoint.upload(
+                    options.uri,
+                    payload,
+                    code=code,
+                    resume=record,
+                    window=options.window,
+                    any_order=options.any_order,
+                    progress=line,
+                    **common,
+                )
         else:
-            window = options.window if options.command == "get" else 1
+            window = getattr(options, "window", 1)
             response = await endpoint.request(code, options.uri, payload, window=window, **common)
     return _show(response, options)
 
@@ -126,6 +137,15 @@ async def _download(endpoint: Endpoint, options: argparse.Namespace) -> int:
             options.uri, options.output, restart=True, window=options.window, progress=line, **_common(options)
         )
     return _show(response, options)
+
+
+def _record(options: argparse.Namespace) -> Optional[str]:
+    """Return the file that says how far an upload is; None where nobody needs to know."""
+    if options.command not in WITH_PAYLOAD or not options.resume:
+        return None
+    if options.file in (None, "-"):
+        raise UsageError("only what is in a file can be gone on with: --resume wants -f FILE")
+    return f"{options.file}.upload"
 
 
 async def _ask_group(endpoint: Endpoint, options: argparse.Namespace) -> int:

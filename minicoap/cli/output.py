@@ -81,7 +81,7 @@ def _format_name(word: str) -> str:
 
 
 class ProgressLine:
-    """A line of a terminal that says how far a transfer is; nothing at all where `stream` is no terminal.
+    """A line of a terminal that says how far a transfer is; where `stream` is none, only that one begins anew.
 
     An instance is what `Endpoint.download` takes as `progress`, and a context manager that ends the line.
     """
@@ -89,7 +89,9 @@ class ProgressLine:
     INTERVAL = 0.1  # seconds between two changes of the line
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream if stream.isatty() else None
+        self._stream = stream
+        self._is_shown = stream.isatty()
+        self._done = 0
         self._began_at = time.monotonic()
         self._began_with: Optional[int] = None
         self._shown_at: Optional[float] = None
@@ -99,15 +101,19 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stream is not None and self._width:
+        if self._width:
             self._stream.write("\n")
             self._stream.flush()
 
     def __call__(self, state: TransferState, size: Optional[int]) -> None:
         """Show it, if it has not just been shown."""
-        if self._stream is None:
-            return
         now = time.monotonic()
+        if state.offset < self._done:
+            self._stream.write(("\n" if self._width else "") + "what was there is gone; it begins anew\n")
+            self._began_with, self._began_at, self._width = None, now, 0
+        self._done = state.offset
+        if not self._is_shown:
+            return
         if self._began_with is None:
             self._began_with = state.offset
         if self._shown_at is not None and now < self._shown_at + self.INTERVAL and state.offset != size:

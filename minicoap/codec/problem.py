@@ -1,14 +1,14 @@
-"""Concise problem details: an error's body that a machine can read (RFC 9290). Needs cbor2, imported when used."""
+"""Concise problem details: an error's body that a machine can read (RFC 9290)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from minicoap.errors import PeerError, UsageError
+from minicoap.codec import cbor
+from minicoap.errors import PeerError
 
 _TITLE, _DETAIL, _INSTANCE, _RESPONSE_CODE = -1, -2, -3, -4
-_MISSING = "problem details are CBOR: pip install cbor2"
 
 
 class Problem(NamedTuple):
@@ -23,33 +23,24 @@ class Problem(NamedTuple):
 
 
 def encode_problem(problem: Problem) -> bytes:
-    """Return the problem as application/concise-problem-details+cbor; raises UsageError where cbor2 is missing."""
-    try:
-        import cbor2
-    except ImportError as error:
-        raise UsageError(_MISSING) from error
+    """Return the problem as application/concise-problem-details+cbor."""
     item: dict[Any, Any] = {}
     if problem.title:
         item[_TITLE] = problem.title
     if problem.detail:
         item[_DETAIL] = problem.detail
     item.update(problem.custom)
-    encoded: bytes = cbor2.dumps(item)
-    return encoded
+    return cbor.encode(item)
 
 
 def decode_problem(data: bytes) -> Problem:
     """Return the problem in `data`, entries that this code does not know left out (§3).
 
-    Raises PeerError for what is no problem details item, UsageError where cbor2 is missing.
+    Raises PeerError for what is no problem details item.
     """
     try:
-        import cbor2
-    except ImportError as error:
-        raise UsageError(_MISSING) from error
-    try:
-        item = cbor2.loads(data)
-    except (cbor2.CBORDecodeError, ValueError, OverflowError, RecursionError) as error:
+        item = cbor.decode(data, integer_keys=True, tags=True)
+    except PeerError as error:
         raise PeerError(f"the problem details are no CBOR: {error}") from error
     if not isinstance(item, dict):
         raise PeerError("the problem details are no CBOR map")
@@ -62,4 +53,6 @@ def decode_problem(data: bytes) -> Problem:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 1:  # under tag 38: the language, the text (RFC 9290 appendix A)
+        value = value[1]
     return value if isinstance(value, str) else ""

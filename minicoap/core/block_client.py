@@ -1,29 +1,29 @@
 """Block-wise transfer, the client's side (RFC 7959): one request of any size in either direction.
 
-A `Transfer` sends its body by Block1 if it is longer than a block, then takes the response, by Block2 if it is. It
-holds one block of memory: the body is read from a `Source` and written to a `ClientSink`, or assembled up to a limit.
-
-An upload has one block under way at a time. RFC 7959 has no window for Block1: a server may take blocks in order only
-(§2.9.2), and learns of a changed block size from the answer to the one before (§2.5). It cannot be resumed either: what
-a server holds of a broken upload is known to nobody else, and may be gone.
+A `Transfer` sends its body by Block1 if it is longer than a block (`minicoap.core.block_upload`), then takes the
+response, by Block2 if it is (`minicoap.core.block_download`). It holds one block of memory for each that is under way:
+the body is read from a `Source` and written to a `ClientSink`, or assembled up to a limit.
 """
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Message, Options
-from minicoap.codec.options import BLOCK1, BLOCK2, IF_NONE_MATCH, REQUEST_TAG, SIZE1, SIZE2, encode_uint
+from minicoap.codec.options import BLOCK2, IF_NONE_MATCH, REQUEST_TAG, SIZE2
 from minicoap.core.block_download import Download, user_failed
-from minicoap.core.body import MAX_BLOCK_NUMBER, MAX_SZX, Block, ClientSink, Source, as_source, decode_block
+from minicoap.core.body import MAX_SZX, Block, ClientSink, Source, as_source, block1_of, longest_body
 from minicoap.core.congestion import CongestionWindow
-from minicoap.core.exchange import Answer, Exchange, Exchanges
+from minicoap.core.exchange import TOKEN_LENGTH, Answer, Exchange, Exchanges
 from minicoap.core.flight import Flight
 from minicoap.core.parameters import TransmissionParameters
-from minicoap.core.request import SAFE, Path, Response
+from minicoap.core.request import IDEMPOTENT, SAFE, Path, Response
 from minicoap.core.request_tag import Operation
 from minicoap.errors import BodyError, CoapError, NetworkError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from minicoap.core.block_upload import Upload
 
 Done = Callable[[Union[Response, CoapError]], None]
 
@@ -32,10 +32,13 @@ class BodyOptions(NamedTuple):
     """How the bodies of a request are to travel.
 
     `sink` takes the response's body, from `offset` bytes on, a multiple of the block size; `etag` is what that body has
-    to be named by, if some of it is there already; with `restart` it is fetched anew if it is another one now. `szx`
-    is the block size to begin with, 16 << szx bytes; None leaves it to the server as far as possible. `window` is how
-    many blocks of the response may be asked for at once. `tagged` uploads carry a Request-Tag (RFC 9175 §3) even if no
-    other one is under way. `progress` is told whenever more of either body has arrived.
+    to be named by, if some of it is there already; with `restart` it is fetched anew if it is another one now. `szx` is
+    the block size to begin with, 16 << szx bytes; None leaves it to the server as far as possible. `window` is how many
+    blocks of a GET's response may be asked for at once, or of a request's body be under way to a server that takes them
+    in any order; `any_order` says that it does. `sent` bytes of that body, a multiple of the block size, the server may
+    have already. `tag` is its Request-Tag (RFC 9175 §3); `tagged` uploads carry one even if no other one is under way,
+    and so do those with a window. `progress` is told whenever more of either body has arrived, and when an upload
+    begins anew.
     """
 
     sink: Optional[ClientSink] = None
@@ -45,6 +48,9 @@ class BodyOptions(NamedTuple):
     szx: Optional[int] = None
     window: int = 1
     tagged: bool = False
+    sent: int = 0
+    tag: Optional[bytes] = None
+    any_order: bool = False
     progress: Optional[Callable[[Transfer], None]] = None
 
 
@@ -92,39 +98,47 @@ class Transfer:
         timeout: Optional[float],
         assembled_limit: int,
         parameters: Optional[TransmissionParameters] = None,
+        token_length: int = TOKEN_LENGTH,
     ) -> None:
         szx = MAX_SZX if body.szx is None else body.szx
         if not 0 <= szx <= MAX_SZX or body.offset < 0 or body.offset % (16 << szx):
             raise UsageError(
                 f"offset {body.offset} has to be a multiple of the block size, szx {szx} from 0 to {MAX_SZX}"
             )
-        if body.window > 1 and (code != codes.GET or not confirmable):
-            raise UsageError("only what is fetched by confirmable GETs can be asked for ahead of its turn (window)")
+        self._source = as_source(payload)
+        size = self._source.size
+        if body.window > 1 and not (confirmable and (code == codes.GET or size)):
+            raise UsageError("a window is for confirmable messages: for the response to a GET, or a body that is sent")
+        if size > longest_body(szx):
+            raise UsageError(f"a body of {size} bytes is longer than block numbers can count; raise szx")
+        if body.sent and (body.sent % (16 << szx) or not 0 < body.sent < size):
+            raise UsageError(f"sent {body.sent} has to be a multiple of the block size, below the body's size {size}")
         self._exchanges = exchanges
         self._path = path
         self._code = code
-        self._source = as_source(payload)
-        if self._source.size > _longest_body(szx):
-            raise UsageError(f"a body of {self._source.size} bytes is longer than block numbers can count; raise szx")
         self._done: Optional[Done] = done
         self._confirmable = confirmable
         self._timeout = timeout
         self._parameters = parameters
+        self._token_length = token_length
         self._progress = body.progress
         self._szx1 = szx
-        self._sent = 0  # bytes of the request body that the server has taken
-        self._is_sending = self._source.size > 16 << szx
+        self._sent = 0  # bytes of the request body that the server has taken, if it is not sent in blocks
+        self._is_sending = size > 16 << szx
+        self._upload: Optional[Upload] = None
+        self._goes_on_at = body.sent
+        self._any_order = body.any_order
         self._exchange: Optional[Exchange] = None
         self._tags = exchanges.request_tags
         self._operation: Optional[Operation] = None
-        self._tag: Optional[bytes] = None
-        self._has_condition = False  # If-None-Match, on a body that is sent in blocks
+        self._tag = body.tag
         self._tagged = body.tagged
         self._options = options
         self._first_options: list[tuple[int, bytes]] = []  # of the request that the response's first block answers
-        if body.offset or body.szx is not None or body.window > 1:
+        is_ahead = body.window > 1 and not size
+        if body.offset or body.szx is not None or is_ahead:
             self._first_options.append((BLOCK2, Block(body.offset >> (szx + 4), False, szx).encode()))
-        if body.window > 1:
+        if is_ahead:
             self._first_options.append((SIZE2, b""))  # §4: how long is it?
         self._flight = Flight(CongestionWindow(body.window)) if body.window != 1 else None
         self._assembled = BytesClientSink(assembled_limit) if body.sink is None else None
@@ -138,16 +152,20 @@ class Transfer:
             szx=body.szx,
             etag=body.etag,
             restart=body.restart,
-            flight=self._flight,
+            flight=self._flight if is_ahead else None,  # §2.7: what answers a body in blocks comes in order
         )
 
     def _take_tag(self) -> None:
-        options = sorted(self._options, key=_number)
-        if self._is_sending and any(number == IF_NONE_MATCH for number, _ in options):
-            self._has_condition = True
-            options = [item for item in options if item[0] != IF_NONE_MATCH]
-        self._operation = (self._path, self._code, tuple(options))
-        self._tag = self._tags.take(self._operation, always=self._tagged)
+        options = [item for item in sorted(self._options, key=_number) if item[0] != IF_NONE_MATCH]
+        operation = (self._path, self._code, tuple(options))
+        if self._tag is None and self._is_sending and self._flight is not None:
+            # Blocks that come before their turn have to be told from those of the body before (§3.1).
+            self._tag = self._exchanges.new_tag()
+        if self._tag is None:
+            self._tag = self._tags.take(operation, always=self._tagged)
+        else:
+            self._tags.reserve(operation, self._tag)
+        self._operation = operation
         if self._tag is not None:
             self._options.append((REQUEST_TAG, self._tag))
 
@@ -158,13 +176,18 @@ class Transfer:
 
     @property
     def sent(self) -> int:
-        """Bytes of the request's body that the server has taken."""
-        return self._sent
+        """Bytes of the request's body that the server has taken; less than before where the upload begins anew."""
+        return self._sent if self._upload is None else self._upload.edge
 
     @property
     def sent_size(self) -> int:
         """Length of the request's body."""
         return self._source.size
+
+    @property
+    def sent_szx(self) -> int:
+        """The size exponent of the blocks by which the request's body goes."""
+        return self._szx1 if self._upload is None else self._upload.szx
 
     @property
     def received(self) -> int:
@@ -193,7 +216,7 @@ class Transfer:
 
     @property
     def window(self) -> int:
-        """How many blocks of the response may be under way at the moment."""
+        """How many blocks may be under way at the moment."""
         return 1 if self._flight is None else self._flight.window.size
 
     def start(self, now: float) -> None:
@@ -201,7 +224,7 @@ class Transfer:
         if self._is_sending or self._code in SAFE:
             # Of two responses to one question a server keeps but one, for whoever asks for further blocks.
             self._take_tag()
-        error = self._send(now)
+        error = self._begin_upload(now) if self._is_sending else self._send(now)
         if error is not None:
             self._close(now)
             raise error
@@ -227,92 +250,115 @@ class Transfer:
         if self._exchange is not None:
             self._exchange.close(now)
             self._exchange = None
+        if self._upload is not None:
+            self._upload.close(now)
         self._download.close(now)
         return done
 
     # Sending
 
-    def _ask(
-        self, options: Options, on_answer: Callable[[Answer, float], None], now: float
+    def _exchange_for(
+        self, options: Options, payload: bytes, on_answer: Callable[[Answer, float], None], now: float
     ) -> Union[Exchange, NetworkError]:
-        """Send a request for a block of the response; it has no payload (§3.3)."""
         return self._exchanges.request(
             self._path,
             self._code,
             options,
-            b"",
+            payload,
             confirmable=self._confirmable,
             timeout=self._timeout,
             on_answer=on_answer,
             now=now,
             flight=self._flight,
             parameters=self._parameters,
+            token_length=self._token_length,
         )
 
+    def _ask(
+        self, options: Options, on_answer: Callable[[Answer, float], None], now: float
+    ) -> Union[Exchange, NetworkError]:
+        """Send a request for a block of the response; it has no payload (§3.3)."""
+        return self._exchange_for(options, b"", on_answer, now)
+
+    def _begin_upload(self, now: float) -> Union[StorageError, NetworkError, None]:
+        """Send the body in blocks."""
+        from minicoap.core.block_upload import Upload
+
+        self._upload = Upload(
+            self._exchange_for,
+            self._options,
+            self._source,
+            self._responded,
+            self._finish,
+            last_options=self._first_options,
+            progress=self._tell,
+            may_repeat=self._code in IDEMPOTENT,
+            any_order=self._any_order,
+            offset=self._goes_on_at,
+            szx=self._szx1,
+            flight=self._flight,
+        )
+        return self._upload.start(now)
+
     def _send(self, now: float) -> Union[StorageError, NetworkError, None]:
-        items = list(self._options)
-        is_last = True
+        """Send the request in one message."""
         try:
-            payload = self._source.read_at(self._sent, 16 << self._szx1 if self._is_sending else self._source.size)
+            payload = self._source.read_at(0, self._source.size)
         except OSError as error:
             return StorageError("the source of the body failed", error)
-        if self._is_sending:
-            is_last = self._sent + len(payload) >= self._source.size
-            items.append((BLOCK1, Block(self._sent >> (self._szx1 + 4), not is_last, self._szx1).encode()))
-            if self._sent == 0:
-                items.append((SIZE1, encode_uint(self._source.size)))
-            elif self._has_condition:  # §2.10: only the first block has it
-                items = [item for item in items if item[0] != IF_NONE_MATCH]
-        if is_last:
-            items += self._first_options
-        exchange = self._exchanges.request(
-            self._path,
-            self._code,
-            Options(items),
-            payload,
-            confirmable=self._confirmable,
-            timeout=self._timeout,
-            on_answer=self._answered,
-            now=now,
-            flight=self._flight,
-            parameters=self._parameters,
-        )
+        options = Options([*self._options, *self._first_options])
+        exchange = self._exchange_for(options, payload, self._answered, now)
         if isinstance(exchange, NetworkError):
             return exchange
         self._exchange = exchange
         return None
 
     def _answered(self, answer: Answer, now: float) -> None:
+        """Take what answers a request in one message."""
         self._exchange = None
         if isinstance(answer, CoapError):
             self._finish(answer, now)
             return
-        proceeds = False
-        if self._is_sending or answer.code == codes.REQUEST_ENTITY_TOO_LARGE:
-            sent = self._sent
+        if answer.code == codes.REQUEST_ENTITY_TOO_LARGE:
             try:
-                proceeds = self._upload_proceeds(answer)
+                is_for_blocks = self._is_for_blocks(answer)
             except BodyError as error:
                 self._finish(error, now)
                 return
-            self._taken(sent, now)
+            if is_for_blocks:
+                if self._operation is None:
+                    self._take_tag()
+                error_ = self._begin_upload(now)
+                if error_ is not None:
+                    self._finish(error_, now)
+                return
         elif self._source.size and answer.code >> 5 == 2:
             self._sent = self._source.size
-            self._taken(0, now)
+            try:
+                self._tell()
+            except Exception as error:  # noqa: BLE001  the boundary to a user's callback: whoever waits has to be told
+                self._finish(user_failed(error), now)
+        self._responded(answer, now)
+
+    def _is_for_blocks(self, answer: Message) -> bool:
+        """Whether the body is too large for one message, and not for the server (§2.9.3)."""
+        block = block1_of(answer.options)
+        if block is None or block.szx >= self._szx1 or self._source.size <= 16 << block.szx:
+            return False
+        self._szx1 = block.szx
+        return True
+
+    def _responded(self, answer: Message, now: float) -> None:
+        """Take the response, or the first block of it."""
         if self._done is None:  # whoever is told of progress may have cancelled it
             return
-        if not proceeds:
-            if self._is_all(answer):
-                done = self._close(now)
-                if done is not None:
-                    payload = answer.payload if answer.code != codes.VALID else b""  # RFC 7252 §5.5, §5.9.1.3
-                    done(Response(answer.code, payload, options=answer.options))
-            else:
-                self._download.first_received(answer, now)
+        if not self._is_all(answer):
+            self._download.first_received(answer, now)
             return
-        error_ = self._send(now)
-        if error_ is not None:
-            self._finish(error_, now)
+        done = self._close(now)
+        if done is not None:
+            payload = answer.payload if answer.code != codes.VALID else b""  # RFC 7252 §5.5, §5.9.1.3
+            done(Response(answer.code, payload, options=answer.options))
 
     def _is_all(self, answer: Message) -> bool:
         """Whether that is the whole response, as most are: in one message, and nobody is told of progress."""
@@ -324,45 +370,6 @@ class Transfer:
             and self._progress is None
             and not self._download.edge
         )
-
-    def _upload_proceeds(self, message: Message) -> bool:
-        """Take the answer to a block of the request body; True if there is more to send (§2.5)."""
-        block = _block1(message.options)
-        szx = self._szx1
-        sent = self._sent + (16 << szx)
-        is_whole = sent >= self._source.size
-        if message.code == codes.CONTINUE and is_whole:
-            raise BodyError("the server asks for more than the whole body")
-        if message.code >> 5 == 2 and not is_whole:
-            # §2.3: 2.31, or from a server that acts on each block by itself the response to that block
-            if block is None:
-                raise BodyError("the server answered before it had the whole body")
-            self._sent = sent
-            # §2.5: the server may ask for smaller blocks from here on
-            self._szx1 = min(szx, block.szx)
-            if self._source.size > _longest_body(self._szx1):
-                raise BodyError("the body is longer than block numbers of the size that the server wants can count")
-            return True
-        if message.code == codes.REQUEST_ENTITY_TOO_LARGE and block is not None and block.szx < szx and not self._sent:
-            # §2.9.3: too large for one message, not for the server
-            self._szx1 = block.szx
-            self._is_sending = self._source.size > 16 << block.szx
-            if self._is_sending:
-                if self._operation is None:
-                    self._take_tag()
-                return True
-        self._is_sending = False
-        if message.code >> 5 == 2:
-            self._sent = self._source.size
-        return False
-
-    def _taken(self, before: int, now: float) -> None:
-        """Tell of progress if there is any."""
-        if self._sent > before:
-            try:
-                self._tell()
-            except Exception as error:  # noqa: BLE001  the boundary to a user's callback: whoever waits has to be told
-                self._finish(user_failed(error), now)
 
     # Its end
 
@@ -381,17 +388,3 @@ class Transfer:
 
 def _number(item: tuple[int, bytes]) -> int:
     return item[0]
-
-
-def _longest_body(szx: int) -> int:
-    return (MAX_BLOCK_NUMBER + 1) << (szx + 4)
-
-
-def _block1(options: Options) -> Optional[Block]:
-    value = options.uint(BLOCK1)
-    if value is None:
-        return None
-    block = decode_block(value)
-    if block is None:
-        raise BodyError("block size exponent 7 is reserved")
-    return block

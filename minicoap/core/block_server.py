@@ -1,9 +1,11 @@
 """Block-wise transfer, the server's side (RFC 7959): uploads by Block1, long responses by Block2.
 
-An upload is known by where it comes from, its method and all its options but those that differ from block to block,
-so that several bodies may be under way at once (RFC 9175 §3). It is taken in order and is atomic: nothing is done until
-the last block is there. A resource that writes each block by itself (`Resource.write_block`) takes them in any order,
-and nothing is kept of them (§2.3).
+An upload is known by where it comes from, its method and all its options but those that differ from block to block, so
+that several bodies may be under way at once (RFC 9175 §3). It is atomic: nothing is done until the last block is there.
+Blocks that come before their turn wait in memory for those before them, if a Request-Tag tells them from those of other
+bodies and there is room; else, and if it is the last one, they are answered 4.08 (§2.5). A body whose beginning is not
+known here is refused likewise, unless the resource has kept it by itself (`Resource.resume`). A resource that writes
+each block by itself (`Resource.write_block`) takes them in any order, and nothing is kept of them (§2.3).
 
 A long response is kept for the blocks that follow the first one asked for, and still after the last, which may get lost
 on its way; those that were sent whole are the first to give way to others. If one had to be given up, a GET is answered
@@ -16,8 +18,6 @@ address that is known to be real, so that forged ones cannot take the rest (RFC 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from typing import Optional, Union
 
 from minicoap.codec import codes
@@ -28,20 +28,20 @@ from minicoap.codec.options import (
     ETAG,
     IF_NONE_MATCH,
     MAX_AGE,
+    REQUEST_TAG,
     SIZE1,
     SIZE2,
     encode_uint,
     is_no_cache_key,
 )
-from minicoap.core.body import Block, BlockOptions, BytesSink, Sink, Source, as_source, decode_block, too_large
+from minicoap.core.block_bodies import Kept, Upload, abort, named, with_options, write_block
+from minicoap.core.body import EARLY_BLOCKS, Block, BytesSink, Sink, Source, as_source, decode_block, too_large
 from minicoap.core.echo import is_loopback
 from minicoap.core.fairness import greediest, host_of
 from minicoap.core.parameters import Limits
 from minicoap.core.request import SAFE, Deferred, Path, Request, Response, SecurePath
 from minicoap.core.resource import Resource, Site
 from minicoap.core.timers import Timer, Timers
-
-logger = logging.getLogger(__name__)
 
 Key = tuple[Path, int, tuple[tuple[int, bytes], ...]]
 
@@ -50,75 +50,6 @@ _SHARED: Path = ()  # where a response comes from that is kept for more than one
 _SMALL_SZX = 2  # 64 bytes
 _REFUSED_FOR = 1.0  # seconds; weighing takes time, which a flood should not get
 FULL_MAX_AGE = 10  # seconds a client is asked to wait when too many bodies are open
-
-
-class Upload:
-    """A request body under way; `offset` is where the next block belongs, in bytes.
-
-    `resource` and `args` are where the first block, `request`, was routed to; `is_conditional` says whether that had
-    If-None-Match, which the others do not repeat (§2.10).
-    """
-
-    __slots__ = ("args", "is_conditional", "offset", "resource", "sink", "touched")
-
-    def __init__(self, sink: Sink, resource: Resource, request: Request) -> None:
-        self.sink = sink
-        self.resource = resource
-        self.args = request.args
-        self.is_conditional = request.options.mask & 1 << IF_NONE_MATCH != 0
-        self.offset = 0
-        self.touched = request.now
-
-    def whole(self, last: Request, body: bytes) -> Request:
-        """Return the request that all blocks together are, `last` being the last of them."""
-        options = last.options
-        if self.is_conditional and not options.mask & 1 << IF_NONE_MATCH:
-            options = Options((*options.items, (IF_NONE_MATCH, b"")))
-        request = Request(last.code, last.path, options, body, last.now, last.echo)
-        request.args = self.args
-        return request
-
-    @property
-    def held(self) -> int:
-        """Bytes of memory that it holds."""
-        return self.offset if isinstance(self.sink, BytesSink) else 0
-
-
-class Kept:
-    """A long response, made at `made_at`, of which further blocks may be asked for."""
-
-    __slots__ = ("_age", "_options", "etag", "held", "made_at", "response", "size", "source", "touched")
-
-    def __init__(self, response: Response, source: Source, now: float) -> None:
-        self.response = response
-        self.source = source
-        self.size = source.size
-        self.etag = source.etag
-        self.made_at = self.touched = now
-        self._age = 0
-        self._options = BlockOptions(named(response, source), BLOCK2)
-        self.held = self.size if isinstance(response.payload, bytes) else 0
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the source still has the body that the first block was of."""
-        return self.source.etag == self.etag and self.source.size == self.size
-
-    def block(self, block: Block, now: float) -> Response:
-        """Return the block that is asked for, which is not beyond the end; its Max-Age is what is left (§2.10)."""
-        more = block.offset + block.size < self.size
-        payload = self.source.read_at(block.offset, block.size)
-        age = int(now - self.made_at)
-        if age != self._age:
-            self._age = age
-            self._options = BlockOptions(named(self.aged(now), self.source), BLOCK2)
-        return Response(self.response.code, payload, options=self._options.at(block.number, more, block.szx))
-
-    def aged(self, now: float) -> Response:
-        """Return the response with the Max-Age that is left of it (RFC 7252 §5.10.5)."""
-        left = max(0, self.response.max_age - int(now - self.made_at))
-        items = [item for item in self.response.options.items if item[0] != MAX_AGE]
-        return _with_options(self.response, [*items, (MAX_AGE, encode_uint(left))])
 
 
 class BlockServer:
@@ -192,7 +123,7 @@ class BlockServer:
         answer = response
         if block1 is not None:  # acknowledged here; the further blocks of a long response do not repeat that (§3.3)
             szx = min(block1.szx, self._szx)
-            answer = _with_options(
+            answer = with_options(
                 response, (*response.options.items, (BLOCK1, Block(block1.number, False, szx).encode()))
             )
         if response.code == codes.VALID:
@@ -245,34 +176,34 @@ class BlockServer:
             if resource.write_block is not None and request.code == codes.PUT:
                 answer = resource.write_block(request, block.offset, block.more)
                 return answer if isinstance(answer, Deferred) else self.respond(request, answer)
-            if block.number == 0:
-                self._drop_upload(key)
-                opened = self._open(request, resource)
-                if isinstance(opened, Response):
-                    return opened
-                upload = opened
-        if upload is None:
-            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, "the blocks before this one are missing")  # §2.9.2
-        if block.number and (refused := self._site.refusal(request)) is not None:
+            self._drop_upload(key)
+            opened = self._open(request, resource) if block.number == 0 else self._resume(request, resource, block)
+            if isinstance(opened, Response):
+                return opened
+            upload = opened
+        elif (refused := self._site.refusal(request)) is not None:
             self._drop_upload(key)
             return refused
         upload.touched = request.now
-        if block.offset != upload.offset:
-            if block.more and block.offset + size == upload.offset:
+        end = block.offset + size
+        if block.offset > upload.offset:
+            if block.more and self._hold(upload, request, block.offset):
                 return self._continue(block)
-            return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, f"the next block begins at {upload.offset}")
+            return _incomplete(f"the next block begins at {upload.offset}")
+        if end < upload.offset and not block.more:
+            return _incomplete(f"there are {upload.offset} bytes already, and these are not the last of them")
+        held = upload.held if key in self._uploads else 0
         try:
-            refusal = write_block(upload.sink, block.offset, request.payload)
+            # Of what is there already nothing is taken twice.
+            refusal = upload.write(request.payload[upload.offset - block.offset :])
         except Exception:
-            self._take_out(key)
+            self._held -= held
+            self._uploads.pop(key, None)
             raise
+        self._held += upload.held - held
+        self._uploads[key] = upload
         if block.more and refusal is None:
-            held = upload.held
-            upload.offset += size
-            self._held += upload.held - held
-            if block.number == 0:
-                self._uploads[key] = upload
-                self._arm(request.now)
+            self._arm(request.now)
             if not self._make_room(request, bodies=0):
                 self._drop_upload(key)
                 return Response(codes.SERVICE_UNAVAILABLE, max_age=FULL_MAX_AGE)
@@ -281,6 +212,21 @@ class BlockServer:
         if isinstance(upload.sink, BytesSink) and refusal is None:
             return self._handle(upload.whole(request, upload.sink.take()), upload.resource)
         return self._finished(request, upload.sink, refusal)
+
+    def _hold(self, upload: Upload, request: Request, offset: int) -> bool:
+        """Whether a block that came before its turn can wait for those before it.
+
+        Only one with a Request-Tag: without, it may have been under way since the body before this one (RFC 9175 §3.1).
+        """
+        data = request.payload
+        if request.options.get(REQUEST_TAG) is None or not self._has_room(len(data), 0):
+            return False
+        if offset - upload.offset >= EARLY_BLOCKS * (16 << self._szx) or len(upload.early) >= EARLY_BLOCKS:
+            return False
+        held = upload.held
+        upload.hold(offset, data)
+        self._held += upload.held - held
+        return True
 
     def _continue(self, block: Block) -> Response:
         """Ask for more, in smaller blocks if these are too large for us (§2.5)."""
@@ -301,6 +247,23 @@ class BlockServer:
         if announced is not None and announced > resource.max_body:
             return too_large(resource.max_body)
         return Upload(BytesSink(resource.max_body), resource, request)
+
+    def _resume(self, request: Request, resource: Resource, block: Block) -> Union[Upload, Response]:
+        """Go on with a body whose beginning came in another life of ours, or of the client's."""
+        if resource.resume is None or request.code != codes.PUT:
+            return _incomplete("the blocks before this one are missing")
+        if not self._make_room(request):
+            return Response(codes.SERVICE_UNAVAILABLE, max_age=FULL_MAX_AGE)
+        sink = resource.resume(request)
+        if isinstance(sink, Response):
+            return self.respond(request, sink)
+        if sink is None:
+            return _incomplete("the blocks before this one are missing")
+        upload = Upload(sink, resource, request)
+        if block.offset > upload.offset:
+            abort(sink, "the blocks between are missing")
+            return _incomplete(f"the next block begins at {upload.offset}")
+        return upload
 
     def _finished(self, request: Request, sink: Sink, refusal: Optional[Response]) -> Union[Response, Deferred]:
         if refusal is not None:
@@ -436,6 +399,11 @@ class BlockServer:
             self._arm(now)
 
 
+def _incomplete(text: str) -> Response:
+    """Return 4.08 (§2.9.2)."""
+    return Response.refusal(codes.REQUEST_ENTITY_INCOMPLETE, text)
+
+
 def _key(request: Request) -> Key:
     """What the blocks of one operation have in common: all options but Block and NoCacheKey (RFC 9175 §3.3).
 
@@ -461,30 +429,6 @@ def validated(request: Request, response: Response) -> Response:
     return Response(codes.VALID, options=items)
 
 
-def write_block(sink: Sink, offset: int, data: bytes) -> Optional[Response]:
-    """Hand a block to a sink; one that fails is told to let go."""
-    try:
-        return sink.write_at(offset, data)
-    except Exception:
-        abort(sink, "a block could not be written")
-        raise
-
-
-def abort(sink: Sink, reason: str) -> None:
-    """Tell a sink to let go of what it has taken."""
-    try:
-        sink.abort(reason)
-    except Exception:  # the boundary to a user's sinks: one that fails must not keep others from ending
-        logger.exception("a sink failed when it was aborted")
-
-
-def named(response: Response, source: Source) -> tuple[tuple[int, bytes], ...]:
-    """Return the response's options with an ETag, which every block of it has to carry (§2.4)."""
-    items = response.options.items
-    etag = source.etag
-    return items if etag is None or response.options.mask & 1 << ETAG else (*items, (ETAG, etag))
-
-
 def _block(options: Options, number: int) -> Optional[Block]:
     """Return a Block option's value; raises ValueError for the reserved size exponent."""
     value = options.uint(number)
@@ -494,7 +438,3 @@ def _block(options: Options, number: int) -> Optional[Block]:
     if block is None:
         raise ValueError("block size exponent 7 is reserved")
     return block
-
-
-def _with_options(response: Response, items: Iterable[tuple[int, bytes]]) -> Response:
-    return Response.ready(response.code, response.payload, Options(items))

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from minicoap.codec import codes
 from minicoap.codec.message import Options, encode_options
-from minicoap.codec.options import SIZE1, encode_uint
+from minicoap.codec.options import BLOCK1, SIZE1, encode_uint
 from minicoap.core.request import Deferred, Response
-from minicoap.errors import UsageError
+from minicoap.errors import BodyError, UsageError
 
 MAX_SZX = 6  # 1024 bytes, the largest block (RFC 7959 §2.2)
 MAX_BLOCK_NUMBER = (1 << 20) - 1
+_CHUNK = 64 * 1024  # bytes read at a time for a digest alone
+EARLY_BLOCKS = 128  # of an upload: how many that came before their turn may wait for those before them
 
 
 class Block(NamedTuple):
@@ -42,6 +44,22 @@ def decode_block(value: int) -> Optional[Block]:
     """Return the block that an option's value names; None for the reserved size exponent 7 (§2.2)."""
     szx = value & 7
     return Block(value >> 4, bool(value & 8), szx) if szx <= MAX_SZX else None
+
+
+def block1_of(options: Options) -> Optional[Block]:
+    """Return the block that a response's Block1 option names; raises BodyError for the reserved size exponent."""
+    value = options.uint(BLOCK1)
+    if value is None:
+        return None
+    block = decode_block(value)
+    if block is None:
+        raise BodyError("block size exponent 7 is reserved")
+    return block
+
+
+def longest_body(szx: int) -> int:
+    """Return how many bytes blocks of that size can count."""
+    return (MAX_BLOCK_NUMBER + 1) << (szx + 4)
 
 
 class BlockOptions:
@@ -83,7 +101,10 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Takes the body of an upload block by block, in order."""
+    """Takes the body of an upload block by block, in order.
+
+    One with an attribute `offset` has so many bytes already, and gets what follows them (see `Resource.resume`).
+    """
 
     def write_at(self, offset: int, data: bytes) -> Optional[Response]:
         """Take a block; a response returned refuses the rest of the body and is the answer to the request.
@@ -117,20 +138,24 @@ class ClientSink(Protocol):
 
 
 class TransferState(NamedTuple):
-    """How far a download has come: all that is needed to go on with it, in this process or in a later one.
+    """How far a download or upload has come: all that is needed to go on with it, in this process or in a later one.
 
-    `uri` is what is downloaded; `etag` names the very body, None where the server does not; `offset` bytes of it are
-    stored without a gap; blocks have 16 << `szx` bytes. `as_dict` and `from_dict` are for JSON and the like.
+    Of a download: `uri` is what is downloaded; `etag` names the very body, None where the server does not; `offset`
+    bytes of it are stored without a gap; blocks have 16 << `szx` bytes; `size` is how long it is, where that is known.
+    Of an upload: `uri` is where it goes; `etag` names the source's content; `offset` bytes of its `size` are with the
+    server; `tag` is its Request-Tag (RFC 9175). `as_dict` and `from_dict` are for JSON and the like.
     """
 
     uri: str
     etag: Optional[bytes] = None
     offset: int = 0
     szx: int = MAX_SZX
+    size: Optional[int] = None
+    tag: Optional[bytes] = None
 
     @property
     def resume_at(self) -> int:
-        """Where to go on: at the beginning of the last block that is stored, whole or in part.
+        """Where a download goes on: at the beginning of the last block that is stored, whole or in part.
 
         One block comes twice, since only a block that exists can tell whether the body is the same, and whether what is
         stored was all of it.
@@ -139,19 +164,24 @@ class TransferState(NamedTuple):
 
     def as_dict(self) -> dict[str, Union[str, int, None]]:
         """Return it as text and numbers."""
-        etag = None if self.etag is None else self.etag.hex()
-        return {"uri": self.uri, "etag": etag, "offset": self.offset, "szx": self.szx}
+        etag, tag = (None if each is None else each.hex() for each in (self.etag, self.tag))
+        return {"uri": self.uri, "etag": etag, "offset": self.offset, "szx": self.szx, "size": self.size, "tag": tag}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TransferState:
         """Return what `as_dict` was made of; raises UsageError for anything else."""
         try:
-            uri, etag, offset, szx = (fields[name] for name in cls._fields)
-            state = cls(uri, None if etag is None else bytes.fromhex(etag), offset, szx)
-        except (TypeError, KeyError, ValueError) as error:
+            uri, etag, offset, szx = (fields[name] for name in cls._fields[:4])
+            size, tag = fields.get("size"), fields.get("tag")
+            etag, tag = (None if each is None else bytes.fromhex(each) for each in (etag, tag))
+            state = cls(uri, etag, offset, szx, size, tag)
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise UsageError(f"this is no state of a transfer: {error!r}") from error
-        if type(uri) is not str or type(offset) is not int or type(szx) is not int or offset < 0 or not 0 <= szx <= 6:
+        numbers = (offset, szx) if size is None else (offset, szx, size)
+        if type(uri) is not str or any(type(each) is not int or each < 0 for each in numbers) or szx > MAX_SZX:
             raise UsageError("this is no state of a transfer: a field has a value that it cannot have")
+        if tag is not None and len(tag) > 8:
+            raise UsageError("this is no state of a transfer: a Request-Tag has at most 8 bytes")
         return state
 
 
@@ -181,6 +211,43 @@ class HashingSink:
         """Hand it on, and digest it."""
         self._sink.write_at(offset, data)
         self._digest.update(data)
+
+
+class HashingSource:
+    """A body that is read from `source`, and fed to `digest` on the way: all of it once, in order, whatever is read.
+
+    What an upload that goes on does not send is read for the digest alone.
+    """
+
+    def __init__(self, source: Source, digest: Digest) -> None:
+        self._source = source
+        self._digest = digest
+        self._digested = 0
+
+    @property
+    def size(self) -> int:
+        """Length of the body in bytes."""
+        return self._source.size
+
+    @property
+    def etag(self) -> Optional[bytes]:
+        """The source's."""
+        return self._source.etag
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return a part of the body; raises what the source raises."""
+        while self._digested < offset:
+            self._take(self._source.read_at(self._digested, min(_CHUNK, offset - self._digested)))
+        data = self._source.read_at(offset, length)
+        if offset <= self._digested < offset + len(data):
+            self._take(data[self._digested - offset :])
+        return data
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            raise OSError("the body is shorter than it was said to be")
+        self._digest.update(data)
+        self._digested += len(data)
 
 
 class BytesSource:

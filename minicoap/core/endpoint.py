@@ -25,7 +25,7 @@ from minicoap.core.block_client import BodyOptions, Transfer
 from minicoap.core.block_server import BlockServer
 from minicoap.core.body import MAX_SZX, ClientSink, Source
 from minicoap.core.entropy import Entropy
-from minicoap.core.exchange import Answer, Exchanges
+from minicoap.core.exchange import TOKEN_LENGTH, Answer, Exchanges
 from minicoap.core.observe_client import Observation, Observations
 from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.peer import Peers
@@ -186,9 +186,13 @@ class EndpointCore:
         window: int = 1,
         qblock: bool = False,
         tagged: bool = False,
+        sent: int = 0,
+        tag: Optional[bytes] = None,
+        any_order: bool = False,
         progress: Optional[Callable[[Transfer], None]] = None,
         no_response: int = 0,
         parameters: Optional[TransmissionParameters] = None,
+        token_length: int = TOKEN_LENGTH,
     ) -> ClientRequest:
         """Send a request to `path`; bodies of any size travel block by block in both directions.
 
@@ -199,9 +203,15 @@ class EndpointCore:
         A download that was broken off goes on at `offset` bytes, a multiple of the block size, 16 << `szx`. If its ETag
         is not `etag` then, or the body has become shorter, it ends in a BodyError or a 4.xx, or with `restart` begins
         anew at 0. `szx` is the largest block to be used (None: what the server likes). `window` is how many blocks of a
-        GET's response may be asked for at once; how many are is decided by congestion control
-        (`minicoap.core.congestion`). A request body in blocks carries a Request-Tag if another one is under way to the
-        same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+        GET's response may be asked for at once, or of a request's body be under way: congestion control decides
+        (`minicoap.core.congestion`), and of a body one is under way at a time unless `any_order` says that the server
+        keeps blocks that come before their turn, as this one does, or it shows that it acts on each by itself
+        (`minicoap.core.block_upload`). A request body in blocks carries a Request-Tag if another one is under way to
+        the same resource, and always if `tagged` (RFC 9175 §3). `progress(transfer)` is called as either body moves on.
+
+        An upload that was broken off goes on behind `sent` bytes, a multiple of the block size, with the Request-Tag
+        `tag` that it had, and that no other body ever had. It begins anew by itself, and `progress` sees it, if the
+        server has let go of what it had.
 
         With `qblock` the bodies travel by Q-Block (RFC 9177), ten blocks at a time and without an answer to each, if
         the server has it, which is found out first; else as without. It is made for `confirmable=False`: what is lost
@@ -210,6 +220,9 @@ class EndpointCore:
         `no_response` says which responses are not wanted: 2 for 2.xx, 8 for 4.xx, 16 for 5.xx, or their sum; `done`
         gets one with the code EMPTY where none is to come, or none has come in time (RFC 7967). `parameters` are those
         of this request if the endpoint's will not do (RFC 7252 §4.8).
+        `token_length` may be less than 4 bytes where DTLS keeps out who could guess a token, and where a response that
+        is held back on its way until the token comes again does no harm (RFC 9175 §4): 0 if one request at a time does
+        with the empty token.
 
         Raises UsageError for arguments that cannot work, NetworkError if the endpoint has no room for another request,
         StorageError if `payload` cannot be read.
@@ -226,10 +239,12 @@ class EndpointCore:
             if (len(payload) if isinstance(payload, bytes) else payload.size) > 16 << (MAX_SZX if szx is None else szx):
                 raise UsageError("a body that travels in blocks needs the responses to them")
             items.append((NO_RESPONSE, encode_uint(no_response)))
-        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, progress)
+        body = BodyOptions(sink, offset, etag, restart, szx, window, tagged, sent, tag, any_order, progress)
         if qblock:
             if no_response:
                 raise UsageError("a body that travels by Q-Block needs the responses to it (no_response)")
+            if sent:
+                raise UsageError("an upload by Q-Block can only be begun anew (sent)")
             return self._send_quick(path, code, items, payload, done, body, confirmable, timeout, parameters, now)
 
         def send(items: Items, done: Done) -> Transfer:
@@ -245,6 +260,7 @@ class EndpointCore:
                 timeout=timeout,
                 assembled_limit=self._limits.assembled_body,
                 parameters=parameters,
+                token_length=token_length,
             )
             transfer.start(now)
             return transfer

@@ -52,7 +52,8 @@ logger = logging.getLogger(__name__)
 
 Answer = Union[Message, CoapError]
 _NOTHING = Message(NON, codes.EMPTY, 0)  # the answer to a request that wants none
-_TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
+TOKEN_LENGTH = 4  # bytes; RFC 7252 §5.3.1 wants at least 32 bits of randomness without security
+_TAG_LENGTH = 8  # bytes
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2 | Q_BLOCKS
 _PROXY = 1 << PROXY_URI | 1 << PROXY_SCHEME
 _OBSERVE = 1 << OBSERVE
@@ -182,7 +183,7 @@ class Exchanges:
         now: float,
         flight: Optional[Flight] = None,
         parameters: Optional[TransmissionParameters] = None,
-        token_length: int = _TOKEN_LENGTH,
+        token_length: int = TOKEN_LENGTH,
     ) -> Union[Exchange, NetworkError]:
         """Send a request; `on_answer` is called once, never from inside this call, unless an error is returned.
 
@@ -218,7 +219,7 @@ class Exchanges:
         path: Path,
         on_answer: Callable[[Answer, float], None],
         now: float,
-        token_length: int = _TOKEN_LENGTH,
+        token_length: int = TOKEN_LENGTH,
     ) -> Union[AnyExchange, NetworkError]:
         """Return an exchange with a token of its own, for `send`."""
         peer = self._peers.reach(path, now)
@@ -226,11 +227,15 @@ class Exchanges:
             return NetworkError("too many peers are busy; see Limits.peers")
         return kind(self, peer, self.new_token(peer.exchanges, token_length), on_answer)
 
-    def new_token(self, taken: Container[bytes], length: int = _TOKEN_LENGTH) -> bytes:
-        """Return a token that none of our requests to a peer has."""
+    def new_tag(self) -> bytes:
+        """Return a Request-Tag that no other body has (RFC 9175 §3.4)."""
+        return self._entropy.token(_TAG_LENGTH)
+
+    def new_token(self, taken: Container[bytes], length: int = TOKEN_LENGTH) -> bytes:
+        """Return a token that none of our requests to a peer has, of the usual length where a short one is taken."""
         token = self._entropy.token(length)
         while token in taken:
-            token = self._entropy.token(length)
+            token = self._entropy.token(max(length, TOKEN_LENGTH))
         return token
 
     def send(

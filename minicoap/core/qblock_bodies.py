@@ -6,7 +6,7 @@ from typing import Callable, Optional, Protocol, Union
 
 from minicoap.codec.message import CON, Message
 from minicoap.codec.options import ETAG, Q_BLOCK2, SIZE2, encode_uint
-from minicoap.core.block_server import named
+from minicoap.core.block_bodies import named
 from minicoap.core.body import BlockOptions, Sink, Source
 from minicoap.core.echo import Echo
 from minicoap.core.qblock import Bursts, Incoming, Stream

@@ -130,6 +130,11 @@ class QuickTransfer:
         return self._source.size
 
     @property
+    def sent_szx(self) -> int:
+        """The size exponent of the blocks by which the request's body goes."""
+        return self._szx if self._plain is None else self._plain.sent_szx
+
+    @property
     def received(self) -> int:
         """How far the response's body is there without a gap: the offset to resume at."""
         return self._edge if self._plain is None else self._plain.received

@@ -26,7 +26,8 @@ from minicoap.codec.options import (
     SIZE1,
     encode_uint,
 )
-from minicoap.core.block_server import FULL_MAX_AGE, PER_BLOCK, BlockServer, abort, validated, write_block
+from minicoap.core.block_bodies import abort, write_block
+from minicoap.core.block_server import FULL_MAX_AGE, PER_BLOCK, BlockServer, validated
 from minicoap.core.body import Block, BytesSink, as_source, too_large
 from minicoap.core.entropy import Entropy
 from minicoap.core.fairness import greediest, host_of

@@ -75,6 +75,9 @@ and in a response to somebody who asked for it."""
 SAFE = frozenset((codes.GET, codes.FETCH))
 """Methods that only read (RFC 7252 §5.1, RFC 8132 §2.1)."""
 
+IDEMPOTENT = SAFE | {codes.PUT, codes.DELETE, codes.IPATCH}
+"""Methods that may be carried out twice (RFC 7252 §5.1, RFC 8132 §3)."""
+
 _BLOCKS = 1 << BLOCK1 | 1 << BLOCK2 | Q_BLOCKS
 
 # Options with nothing but a Content-Format, which most responses have; encoded once.

@@ -3,6 +3,9 @@
 An operation is matchable to another if both go to the same place with the same method and options. The first goes
 without the option, the second with an empty one, further ones with a byte: whatever no other has at the moment. What
 one that was cancelled or failed had is free again: the next starts with block 0 and overwrites what was there (§3.3).
+
+An upload that may be gone on with later has a tag of its caller's, which no other body may have (§3.4): to go on is no
+recycling, it is the same operation.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from typing import Optional
 
 from minicoap.core.request import Path
+from minicoap.errors import UsageError
 
 _ALONE: tuple[Optional[bytes], ...] = (None,)
 
@@ -41,6 +45,13 @@ class RequestTags:
             number += tag != b""
         self._in_use[operation] = (*tags, tag)
         return tag
+
+    def reserve(self, operation: Operation, tag: bytes) -> None:
+        """Take the tag of an upload that goes on; raises UsageError if it is under way already."""
+        tags = self._in_use.get(operation, ())
+        if tag in tags:
+            raise UsageError("this upload is under way already: another one like it has the same Request-Tag")
+        self._in_use[operation] = (*tags, tag)
 
     def give_back(self, operation: Operation, tag: Optional[bytes]) -> None:
         """The operation has ended."""

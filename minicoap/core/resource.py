@@ -18,6 +18,7 @@ Handler = Callable[[Request], Union[Response, Deferred]]
 CoroutineHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 AnyHandler = Union[Handler, CoroutineHandler]
 OpenSink = Callable[[Request], Union[Sink, Response]]
+ResumeSink = Callable[[Request], Union[Sink, Response, None]]
 WriteBlock = Callable[[Request, int, bool], Union[Response, Deferred]]
 Guard = Callable[[Request, Optional["Resource"]], Optional[Response]]
 """Says whether a request may go on to the resource that its path leads to, None if to none: None, or the refusal."""
@@ -36,8 +37,11 @@ class Resource:
     whose value reaches the handler in ``request.args``. `get`, `post`, … are handlers: functions that take a `Request`
     and return a `Response`, or a `Deferred` to be resolved later. A method without handler is answered 4.05.
     `upload` streams the bodies of PUT: it is called with the first block's request and returns a `Sink`, or a response
-    that refuses. Other bodies are assembled up to `max_body` bytes, more is answered 4.13. `write_block` takes the
-    blocks of PUT each by itself, in whatever order they come: it is called with the block's request, the offset in
+    that refuses. `resume`, beside it, is called with the request of a later block where the endpoint does not hold what
+    came before: after a restart of its own, or of the client's. It returns a sink that does, by an attribute `offset`
+    that says how many bytes, or None for 4.08; that it is the same body the request itself has to show, by a hash in
+    its query for example. Other bodies are assembled up to `max_body` bytes, more is answered 4.13. `write_block` takes
+    the blocks of PUT each by itself, in whatever order they come: it is called with the block's request, the offset in
     bytes at which its payload belongs, and whether the client says that more follow (RFC 7959 §2.3: not atomic).
     `content_formats` are what GET can return; an Accept that is not among them is answered 4.06 (empty: not checked).
     `accepts` are what the bodies of requests can be; a body of another Content-Format, or of none, is answered 4.15
@@ -56,7 +60,8 @@ class Resource:
 
     __slots__ = (
         "accepts", "conditional", "content_formats", "fresh", "group", "handlers", "hidden", "interface", "max_body",
-        "notify_confirmable", "observable", "resource_type", "segments", "size", "title", "upload", "write_block",
+        "notify_confirmable", "observable", "resource_type", "resume", "segments", "size", "title", "upload",
+        "write_block",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +76,7 @@ class Resource:
         patch: Optional[AnyHandler] = None,
         ipatch: Optional[AnyHandler] = None,
         upload: Optional[OpenSink] = None,
+        resume: Optional[ResumeSink] = None,
         write_block: Optional[WriteBlock] = None,
         title: str = "",
         resource_type: str = "",
@@ -100,6 +106,7 @@ class Resource:
         }  # fmt: skip
         self.handlers = {code: cast(Handler, handler) for code, handler in handlers.items() if handler is not None}
         self.upload = upload
+        self.resume = resume
         self.write_block = write_block
         self.title = title
         self.resource_type = resource_type

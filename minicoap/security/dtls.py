@@ -1,9 +1,8 @@
 """DTLS 1.2 (RFC 6347) by OpenSSL over memory: datagrams go in and come out, nothing here touches a socket.
 
-A `Dtls` holds the two contexts, one for each role, and answers the first hello of a client without keeping anything:
-one connection serves for all of them, until a client has brought back its cookie and takes that connection with it
-(RFC 6347 §4.2.1). A `DtlsSession` is one association, from its first hello to its last alert. OpenSSL measures the time
-of its own repetitions itself; `DtlsSession.timeout` says how long until then.
+A `Dtls` holds the two contexts, one for each role; hellos come here when their cookie was found to be good
+(`minicoap.security.hello`). A `DtlsSession` is one association, from that hello to its last alert. OpenSSL measures the
+time of its own repetitions itself; `DtlsSession.timeout` says how long until then.
 
 The suites are all authenticated encryption: ChaCha20-Poly1305 first, whose records are 29 bytes longer than what they
 carry, against the 37 of AES-GCM; and TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8, which RFC 7252 §9.1.3.3 demands. OpenSSL takes
@@ -15,11 +14,8 @@ A session is resumed by a ticket (RFC 5077), which the client keeps: a server re
 from __future__ import annotations
 
 import hashlib
-import hmac
 from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 
-from minicoap.core.entropy import Entropy
-from minicoap.core.request import Path
 from minicoap.errors import UsageError
 from minicoap.security.credentials import (
     INSTALL,
@@ -29,6 +25,7 @@ from minicoap.security.credentials import (
     date_objection,
     is_weak,
 )
+from minicoap.security.hello import RECORD_HEADER
 
 if TYPE_CHECKING:
     from OpenSSL import SSL, crypto
@@ -40,12 +37,11 @@ SUITES = (
     "ECDHE-ECDSA-AES128-CCM8",
 )
 MTU = 1232  # bytes of a handshake's datagrams: what IPv6 carries everywhere, less its headers
-RECORD_HEADER = 13  # bytes (RFC 6347 §4.1)
 LARGEST_RECORD = RECORD_HEADER + 16384 + 2048
 
 HANDSHAKE, OPEN, CLOSED = "handshake", "open", "closed"
+REFUSED = "certificate refused"  # how a reason begins that is ours
 
-_COOKIE_SECONDS = 60  # a cookie is good for at least so long, and for at most twice that
 _NO_AUTO_CHAIN = 8  # SSL_MODE_NO_AUTO_CHAIN: an authority's certificate is not sent to those who have it
 # What OpenSSL finds and does not decide. X509_V_ERR_UNABLE_TO_GET_CRL: this issuer has given us no list. Then dates,
 # which are held against our own clock (X509_V_ERR_CERT_NOT_YET_VALID, CERT_HAS_EXPIRED), and those of a list, which
@@ -53,25 +49,15 @@ _NO_AUTO_CHAIN = 8  # SSL_MODE_NO_AUTO_CHAIN: an authority's certificate is not 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _DATES = (9, 10)
 _LISTS = (3, 11, 12)
-_CONTENT_HANDSHAKE = 22
-_CLIENT_HELLO = 1
-_RANDOM = slice(27, 59)  # behind record header, handshake header and version
 
 WallClock = Callable[[], Optional[float]]
 """Returns UTC seconds since 1970, or None while nobody can say."""
 
 
-def hello_random(datagram: bytes) -> Optional[bytes]:
-    """Return the random value of a datagram that begins with a client's hello; None for any other (RFC 6347 §4.3.2)."""
-    if len(datagram) < 59 or datagram[0] != _CONTENT_HANDSHAKE or datagram[3:5] != b"\0\0" or datagram[13] != 1:
-        return None
-    return datagram[_RANDOM]
-
-
 class Dtls:
     """Makes sessions out of `credentials`; `wall` tells the time that certificates are held against."""
 
-    def __init__(self, credentials: Credentials, entropy: Entropy, wall: WallClock) -> None:
+    def __init__(self, credentials: Credentials, wall: WallClock) -> None:
         try:
             from OpenSSL import SSL
         except ImportError as error:
@@ -79,11 +65,7 @@ class Dtls:
         self.ssl = SSL
         self._credentials = credentials
         self._wall = wall
-        self._secret = entropy.token(32)
-        self._hello_from: Path = ()
-        self._hello_slot = 0
         self._generation = 0
-        self._listener: Optional[SSL.Connection] = None
         self._build()
 
     def _build(self) -> None:
@@ -96,7 +78,6 @@ class Dtls:
         for certificate in credentials.trust:
             self._anchors.add_cert(crypto.X509.from_cryptography(certificate))
         self._client = self._context(self.ssl.VERIFY_PEER)
-        self._listener = None
         mode = self.ssl.VERIFY_PEER
         if credentials.require_certificate:
             mode |= self.ssl.VERIFY_FAIL_IF_NO_PEER_CERT
@@ -107,28 +88,24 @@ class Dtls:
         if self._generation != self._credentials.generation:
             self._build()
 
-    def listen(self, data: bytes, path: Path, now: float) -> tuple[list[bytes], Optional[DtlsSession]]:
-        """Take a client's hello; return what is to be answered, and a session if it brought a cookie of ours."""
+    @property
+    def serves(self) -> bool:
+        """Whether there is a certificate to be a server with."""
+        return bool(self._credentials.chain)
+
+    def accept(self, hello: bytes) -> Optional[DtlsSession]:
+        """Begin a session with the client of `hello`, whose cookie is known to be ours; None for one without sense."""
         self.refresh()
-        listener = self._listener
-        if listener is None:
-            if not self._credentials.chain:
-                return [], None  # whoever has no certificate cannot be a server
-            listener = self._listener = self._connection(self._server)
-            listener.set_accept_state()
-        self._hello_from, self._hello_slot = path, int(now // _COOKIE_SECONDS)
-        listener.bio_write(data)
+        connection = self._connection(self._server)
+        connection.set_accept_state()
+        connection.bio_write(hello)
         try:
-            listener.DTLSv1_listen()
-        except self.ssl.WantReadError:
-            return _drain(listener), None
+            connection.DTLSv1_listen()
         except self.ssl.Error:
-            self._listener = None
-            return [], None
-        self._listener = None
-        session = DtlsSession(self, listener, None, int.from_bytes(data[5:11], "big") - 1)
+            return None
+        session = DtlsSession(self, connection, None, int.from_bytes(hello[5:11], "big") - 1)
         session.proceed()
-        return session.datagrams(), session
+        return session
 
     def connect(self, host: str, resume: Optional[SSL.Session] = None) -> DtlsSession:
         """Begin a session with the server at `host`, whose certificate has to fit; `resume` is from an earlier one."""
@@ -171,8 +148,8 @@ class Dtls:
         context.set_session_cache_mode(ssl.SESS_CACHE_OFF)
         context.set_session_id(b"minicoap")
         context.set_verify(mode, self._verified)
-        context.set_cookie_generate_callback(lambda _: self._cookie(self._hello_slot))
-        context.set_cookie_verify_callback(lambda _, cookie: self._is_ours(cookie))
+        # Asked about hellos whose cookie was looked at before; the rest never comes here.
+        context.set_cookie_verify_callback(lambda _connection, _cookie: True)
         if credentials.key is not None:
             context.use_certificate(credentials.chain[0])
             for certificate in credentials.chain[1:]:
@@ -187,14 +164,6 @@ class Dtls:
         flags = crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL if credentials.revoked else 0
         store.set_flags(flags | crypto.X509StoreFlags.PARTIAL_CHAIN)
         return context
-
-    def _cookie(self, slot: int) -> bytes:
-        text = repr((slot, tuple(self._hello_from))).encode()
-        return hmac.new(self._secret, text, hashlib.sha256).digest()[:16]
-
-    def _is_ours(self, cookie: bytes) -> bool:
-        slots = (self._hello_slot, self._hello_slot - 1)
-        return any(hmac.compare_digest(cookie, self._cookie(slot)) for slot in slots)
 
     def _verified(self, connection: SSL.Connection, x509: crypto.X509, error: int, depth: int, is_fine: int) -> bool:
         """OpenSSL's verdict on one certificate of a chain, from the authority's down to the party's own."""
@@ -311,7 +280,7 @@ class DtlsSession:
                 if objection is not None:
                     self.state = OPEN
                     self.close()
-                    self.reason = f"certificate refused: {objection}"
+                    self.reason = f"{REFUSED}: {objection}"
                     return False
         self.state = OPEN
         return True
@@ -391,7 +360,7 @@ class DtlsSession:
     def _fail(self, error: SSL.Error) -> None:
         self._end()
         if self._message:
-            self.reason = f"certificate refused: {self._message}"
+            self.reason = f"{REFUSED}: {self._message}"
         else:
             texts = [str(part[-1]) for part in error.args[0]] if error.args else []
             self.reason = texts[-1] if texts else "broken off"

@@ -5,7 +5,8 @@ when the other side moves and resumes its session from another address, so that 
 association has one open *channel*, a session at an address, and perhaps another that is to follow it. A server's
 association begins with its channel and ends with it; a client's is named by where it leads to, opens a channel when
 there is something to send, and another if nothing is heard on that: at the first repetition of a confirmable message
-(RFC 7252 §4.2) it resumes its session, because a router in between may have forgotten the way back, or the server us.
+(RFC 7252 §4.2) it resumes its session, because a router in between may have forgotten the way back, or the server us;
+also if the server says that it did (`minicoap.security.lost`).
 
 Everything is bounded by `SecurityLimits`. Nothing at all is kept of a client that has not shown to be where it says.
 """
@@ -13,7 +14,8 @@ Everything is bounded by `SecurityLimits`. Nothing at all is kept of a client th
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from collections.abc import Sequence
+from typing import Callable, NamedTuple, Optional
 
 from minicoap.core.entropy import Entropy
 from minicoap.core.identity import ANONYMOUS
@@ -21,19 +23,23 @@ from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path, SecurePath
 from minicoap.core.timers import Timer, Timers
 from minicoap.errors import SecurityError, UsageError
-from minicoap.security.credentials import Certificate, Credentials
-from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, RECORD_HEADER, Dtls, WallClock, hello_random
+from minicoap.security.association import ASKED_IN_VAIN, Association, ServerName, server_path
+from minicoap.security.credentials import Credentials
+from minicoap.security.dtls import CLOSED, HANDSHAKE, OPEN, REFUSED, Dtls, WallClock
+from minicoap.security.engine import Engine, Session
+from minicoap.security.handshakes import Calls, Channel, Handshakes
+from minicoap.security.hello import ADMITTED, HELLO_VERIFY, RECORD_HEADER, Reception, hello_random
+from minicoap.security.lost import DOUBTS_EVERY, Notices, is_notice
+from minicoap.security.remedies import remedy
 
 logger = logging.getLogger(__name__)
 
 # First bytes: DTLS content types and what RFC 7983 leaves for others of its kind; CoAP begins with 0x40 to 0x7F.
 _DTLS_FIRST, _DTLS_LAST = 20, 63
 _SWEEP = 30.0  # seconds between looks for what is idle or expired
-_FIRST_LOOK = 1.0  # seconds after which a handshake is looked at that waits for nothing
-_ANEW = 20.0  # seconds without progress after which a client begins its handshake anew: its address may have changed
-_HELLO_VERIFY = 3  # type of a message in a handshake, which is named behind the record's header (RFC 6347 §4.3.2)
-_UNHEARD = 64  # confirmable messages remembered as unanswered, per association
-_CONFIRMABLE = 0x40  # first byte, token length aside
+_DISTURBANCES = 8  # after which a client's handshake counts as failed
+_FAILURES_TOLD = 10  # handshakes with clients, in so many seconds; of others only how many there were
+_FAILURES_PERIOD = 10.0
 
 
 class SecurityLimits(NamedTuple):
@@ -45,72 +51,6 @@ class SecurityLimits(NamedTuple):
     queued: int = 64  # messages per association that wait for its handshake; further ones are lost
     handshake_timeout: float = 60.0  # seconds a handshake may take
     idle_lifetime: float = 86_400.0  # seconds without a message after which a session is closed
-
-
-class Session(Protocol):
-    """One DTLS association as `SecureMachine` needs it; see `minicoap.security.dtls.DtlsSession`."""
-
-    state: str
-    reason: str
-    certificate: Optional[Certificate]
-    random: bytes
-    key: bytes
-
-    def receive(self, data: bytes) -> list[bytes]: ...
-    def send(self, message: bytes) -> bool: ...
-    def datagrams(self) -> list[bytes]: ...
-    def timeout(self) -> Optional[float]: ...
-    def repeat(self) -> None: ...
-    def close(self) -> None: ...
-    def drop(self) -> None: ...
-    def resumable(self) -> Any: ...
-
-
-class Engine(Protocol):
-    """What makes sessions; see `minicoap.security.dtls.Dtls`."""
-
-    def refresh(self) -> None: ...
-    def listen(self, data: bytes, path: Path, now: float) -> tuple[list[bytes], Optional[Session]]: ...
-    def connect(self, host: str, resume: Any) -> Session: ...
-    def is_trusted(self, session: Any) -> bool: ...
-    def objection(self, certificate: Certificate, host: Optional[str]) -> Optional[str]: ...
-
-
-class _Server(NamedTuple):
-    """The last member of a client's path: which server is to be at that address."""
-
-    host: str
-
-
-class _Channel:
-    """A session at an address."""
-
-    __slots__ = ("address", "association", "has_carried", "heard_at", "session", "timer")
-
-    def __init__(self, address: Path, session: Session, association: Optional[_Association]) -> None:
-        self.address = address
-        self.session = session
-        self.association = association  # a server's only when the handshake is complete
-        self.has_carried = False  # whether a message has come through it
-        self.heard_at: Optional[float] = None  # when its handshake went on, or was looked at for the first time
-        self.timer: Optional[Timer] = None
-
-
-class _Association:
-    """One party: what is inside knows it as `path`."""
-
-    __slots__ = ("channel", "following", "host", "key", "path", "queue", "resume", "touched", "unheard")
-
-    def __init__(self, path: SecurePath, host: Optional[str], now: float) -> None:
-        self.path = path
-        self.host = host  # of the server; None if we are the server
-        self.key = b""  # by which a client of ours is known when it resumes its session
-        self.touched = now
-        self.channel: Optional[_Channel] = None
-        self.following: Optional[_Channel] = None
-        self.queue: list[bytes] = []
-        self.resume: Any = None
-        self.unheard: dict[bytes, None] = {}
 
 
 class SecureMachine:
@@ -138,17 +78,28 @@ class SecureMachine:
         self._credentials = credentials
         self._shown = credentials.chain[:1]
         self._limits = limits
-        self._engine: Engine = engine if engine is not None else Dtls(credentials, entropy, wall)
+        self._engine: Engine = engine if engine is not None else Dtls(credentials, wall)
         self._outbox: list[tuple[bytes, Path]] = []
         self._timers = Timers()
+        self.reception = Reception(
+            entropy, self._timers, self._held, lambda: {address[1] for address in self._channels}
+        )
+        self._notices = Notices()
         self._sweep: Optional[Timer] = None
         self._now = 0.0
         self._count = 0
-        self._channels: dict[Path, list[_Channel]] = {}  # by address
-        self._half_open: dict[_Channel, None] = {}  # in the order of their start
-        self._associations: dict[Path, _Association] = {}  # in the order of last use
+        self._failures = 0
+        self._failures_since = -_FAILURES_PERIOD
+        self._channels: dict[Path, list[Channel]] = {}  # by address
+        self._handshakes = Handshakes(
+            limits.half_open,
+            limits.handshake_timeout,
+            self._timers,
+            Calls(self._accept, self._make_room, self._begin_anew, self._go_on),
+        )
+        self._associations: dict[Path, Association] = {}  # in the order of last use
         self._anonymous: dict[Path, None] = {}  # those of them that have no certificate, in the same order
-        self._by_key: dict[bytes, _Association] = {}  # clients of ours
+        self._by_key: dict[bytes, Association] = {}  # clients of ours
 
     # DatagramMachine
 
@@ -174,8 +125,16 @@ class SecureMachine:
                     return
             self._hello(data, path, now)
         elif channels is not None:
+            if is_notice(data):
+                self._doubt(channels, now)
+                return
             for channel in channels[:]:  # forged to all but one of them, which drop it
                 self._feed(channel, data, now)
+        else:
+            self.reception.stray(now)
+            notice = self._notices.answer(data, now)
+            if notice is not None:
+                self._outbox.append((notice, path))
 
     def path_failed(self, path: Path, error: OSError, now: float) -> None:
         """Pass on what the operating system reported of an address: handshakes end, sessions bear it."""
@@ -251,7 +210,7 @@ class SecureMachine:
                     self._flush(channel)
                     self._remove(channel)
             association.channel = association.following = None
-        for channel in list(self._half_open):
+        for channel in self._handshakes:
             self._remove(channel)
         self._associations.clear()
         self._anonymous.clear()
@@ -267,72 +226,62 @@ class SecureMachine:
     def footprint(self) -> dict[str, int]:
         """Say what is kept."""
         return {
-            "half_open": len(self._half_open),
+            "half_open": len(self._handshakes),
             "channels": sum(len(channels) for channels in self._channels.values()),
             "associations": len(self._associations),
             "anonymous": len(self._anonymous),
             "timers": len(self._timers),
         }
 
+    def _held(self) -> str:
+        handshakes = self._handshakes
+        return (
+            f"{len(self._associations)} sessions; {len(handshakes)} handshakes under way,"
+            f" {handshakes.pushed_out} had to make room, {handshakes.dropped} found none"
+        )
+
     # Handshakes
 
     def _hello(self, data: bytes, address: Path, now: float) -> None:
-        answers, session = self._engine.listen(data, address, now)
-        self._outbox += [(answer, address) for answer in answers]
+        if not self._engine.serves:
+            return
+        answer = self.reception.receive(data, address, now)
+        if answer == ADMITTED:
+            self._handshakes.receive(data, address, now)
+        elif answer is not None:
+            self._outbox.append((answer, address))
+
+    def _accept(self, hello: bytes, address: Path, now: float) -> None:
+        session = self._engine.accept(hello)
         if session is None:
             return
         for channel in self._channels.get(address, [])[:]:
-            if channel in self._half_open and channel.association is None:
+            if channel.association is None:
                 self._remove(channel)  # its client began anew
-        self._begin(_Channel(address, session, None), now)
+        self._begin(Channel(address, session, None), now)
 
-    def _begin(self, channel: _Channel, now: float) -> None:
-        if len(self._half_open) >= self._limits.half_open:
-            oldest = next(iter(self._half_open))
-            oldest.session.drop()
-            self._remove(oldest)
-            if oldest.association is not None:
-                self._gave_up(oldest.association, SecurityError("too many handshakes are under way"), now)
-        self._half_open[channel] = None
+    def _begin(self, channel: Channel, now: float) -> None:
+        self._handshakes.begin(channel, now)
         self._channels.setdefault(channel.address, []).append(channel)
-        self._arm(channel, None, now)
+        self._flush(channel)
 
-    def _arm(self, channel: _Channel, deadline: Optional[float], now: float) -> None:
-        """Have `channel` repeat what it sent when that is due, and give up at `deadline`.
+    def _make_room(self, channel: Channel, now: float) -> None:
+        self._remove(channel)
+        if channel.association is not None:
+            self._gave_up(channel.association, SecurityError("too many handshakes are under way"), now)
+        else:
+            channel.session.reason = "it had to make room for another"
+            self._log_failure(channel, now)
 
-        That is not known before the timer has run: what is sent from outside comes without the time.
-        """
-        wait = channel.session.timeout()
-        when = now + (_FIRST_LOOK if wait is None else wait)
+    def _go_on(self, channel: Channel, now: float) -> bool:
+        self._now = now
+        self._flush(channel)
+        if channel.session.state != CLOSED:
+            return True
+        self._failed(channel, now)
+        return False
 
-        def due(when: float) -> None:
-            nonlocal deadline
-            self._now = when
-            if deadline is None:
-                deadline = when + self._limits.handshake_timeout
-            if channel.heard_at is None:
-                channel.heard_at = when
-            if when >= deadline:
-                channel.session.drop()
-                channel.session.reason = f"no agreement within {self._limits.handshake_timeout:g} s"
-            elif channel.association is not None and when >= channel.heard_at + _ANEW:
-                self._begin_anew(channel, when)
-            else:
-                channel.session.repeat()
-            self._flush(channel)
-            if channel.session.state == CLOSED:
-                self._failed(channel, when)
-            else:
-                self._arm(channel, deadline, when)
-
-        if deadline is not None:
-            when = min(when, deadline)
-        if channel.association is not None and channel.heard_at is not None:
-            when = min(when, channel.heard_at + _ANEW)
-        channel.timer = self._timers.at(when, due)
-
-    def _begin_anew(self, channel: _Channel, now: float) -> None:
-        channel.heard_at = now
+    def _begin_anew(self, channel: Channel, now: float) -> None:
         channel.session.drop()
         association = channel.association
         assert association is not None and association.host is not None
@@ -341,10 +290,10 @@ class SecureMachine:
         except UsageError as error:
             channel.session.reason = str(error)
 
-    def _feed(self, channel: _Channel, data: bytes, now: float) -> None:
+    def _feed(self, channel: Channel, data: bytes, now: float) -> None:
         session = channel.session
         was = session.state
-        if was == HANDSHAKE and data[RECORD_HEADER : RECORD_HEADER + 1] != bytes((_HELLO_VERIFY,)):
+        if was == HANDSHAKE and data[RECORD_HEADER : RECORD_HEADER + 1] != bytes((HELLO_VERIFY,)):
             channel.heard_at = now  # whoever wants a cookie again takes us for another
         messages = session.receive(data)
         self._flush(channel)
@@ -354,20 +303,20 @@ class SecureMachine:
         if association is not None and messages:
             channel.has_carried = True
             self._heard(association, now)
+            association.patience = ASKED_IN_VAIN
             for message in messages:
                 self.inner.datagram_received(message, association.path, now)
         if session.state == CLOSED:
             if was == HANDSHAKE:
-                self._failed(channel, now)
+                if _is_disturbed(channel):
+                    self._begin_anew(channel, now)
+                self._go_on(channel, now)
             else:
                 self._closed(channel, now)
 
-    def _opened(self, channel: _Channel, now: float) -> None:
+    def _opened(self, channel: Channel, now: float) -> None:
         session = channel.session
-        self._half_open.pop(channel, None)
-        if channel.timer is not None:
-            channel.timer.cancel()
-            channel.timer = None  # whose callback knows the channel
+        self._handshakes.end(channel)
         association = channel.association
         identity = ANONYMOUS if session.certificate is None else session.certificate.identity
         if association is None:
@@ -392,7 +341,7 @@ class SecureMachine:
         if self._sweep is None:
             self._sweep = self._timers.at(now + _SWEEP, self._sweep_due)
 
-    def _admit(self, channel: _Channel, now: float) -> _Association:
+    def _admit(self, channel: Channel, now: float) -> Association:
         """Make a new client of ours known, in the place of whom its address belonged to."""
         for other in self._channels.get(channel.address, [])[:]:
             former = other.association
@@ -405,31 +354,42 @@ class SecureMachine:
             self._evict(next(iter(self._associations.values())), now)
         self._count += 1
         path = SecurePath((*channel.address, f"dtls {self._count}"))
-        association = self._associations[path] = _Association(path, None, now)
+        association = self._associations[path] = Association(path, None, now)
         association.key = channel.session.key
         self._by_key[association.key] = association
         if is_anonymous:
             self._anonymous[path] = None
         return association
 
-    def _failed(self, channel: _Channel, now: float) -> None:
+    def _failed(self, channel: Channel, now: float) -> None:
         """A handshake has come to nothing."""
         self._remove(channel)
         association = channel.association
         reason = channel.session.reason
         if association is None:
-            logger.info("DTLS handshake with %s port %s failed: %s", channel.address[0], channel.address[1], reason)
+            self._log_failure(channel, now)
             return
         association.resume = None
         where = f"{association.host} at {channel.address[0]} port {channel.address[1]}"
-        error = SecurityError(f"no DTLS session with {where}: {reason}{_remedy(reason)}")
-        if reason.startswith("certificate refused"):
+        error = SecurityError(f"no DTLS session with {where}: {reason}{remedy(reason)}")
+        if reason.startswith(REFUSED):
             error.refused_by = SecurityError.OURSELVES
         elif " alert " in reason:
             error.refused_by = SecurityError.PEER
         self._gave_up(association, error, now)
 
-    def _gave_up(self, association: _Association, error: OSError, now: float) -> None:
+    def _log_failure(self, channel: Channel, now: float) -> None:
+        """Tell of a handshake with a client that failed, and of no more than a few a minute."""
+        if now >= self._failures_since + _FAILURES_PERIOD:
+            if self._failures > _FAILURES_TOLD:
+                logger.info("%d more DTLS handshakes failed; %s", self._failures - _FAILURES_TOLD, self._held())
+            self._failures_since, self._failures = now, 0
+        self._failures += 1
+        if self._failures <= _FAILURES_TOLD:
+            host, port = channel.address[:2]
+            logger.info("DTLS handshake with %s port %s failed: %s", host, port, channel.session.reason)
+
+    def _gave_up(self, association: Association, error: OSError, now: float) -> None:
         association.following = None
         association.queue.clear()
         if association.channel is None:
@@ -441,7 +401,7 @@ class SecureMachine:
     def _send(self, data: bytes, path: Path, now: float) -> None:
         association = self._associations.get(path)
         if association is None:
-            if not isinstance(path[-1], _Server):
+            if not isinstance(path[-1], ServerName):
                 self.inner.path_failed(path, SecurityError("its DTLS session has ended"), now)
                 return
             association = self._reach(path, now)
@@ -453,46 +413,42 @@ class SecureMachine:
                 self._closed(channel, now)
             if association.host is None:
                 return
-            if not self._is_unheard(association, data) or association.following is not None:
+            if not association.is_unheard(data) or association.following is not None:
                 return
         if data not in association.queue and len(association.queue) < self._limits.queued:
             association.queue.append(data)
         if association.following is None:
             self._connect(association, now)
 
-    def _reach(self, path: Path, now: float) -> _Association:
+    def _reach(self, path: Path, now: float) -> Association:
         if len(self._associations) >= self._limits.sessions:
             self._evict(next(iter(self._associations.values())), now)
         assert isinstance(path, SecurePath)
-        association = self._associations[path] = _Association(path, path[-1].host, now)
+        association = self._associations[path] = Association(path, path[-1].host, now)
         return association
 
-    def _connect(self, association: _Association, now: float) -> None:
+    def _connect(self, association: Association, now: float) -> None:
         assert association.host is not None
         try:
             session = self._engine.connect(association.host, association.resume)
         except UsageError as error:
             self._gave_up(association, SecurityError(str(error)), now)
             return
-        channel = association.following = _Channel(association.path[:-1], session, association)
+        channel = association.following = Channel(association.path[:-1], session, association)
         self._begin(channel, now)
-        self._flush(channel)
 
-    @staticmethod
-    def _is_unheard(association: _Association, data: bytes) -> bool:
-        """Whether `data` is a confirmable message that was sent before, with nothing heard since."""
-        if data[0] & 0xF0 != _CONFIRMABLE:
-            return False
-        header = data[:4]
-        if header in association.unheard:
-            return True
-        if len(association.unheard) < _UNHEARD:
-            association.unheard[header] = None
-        return False
+    def _doubt(self, channels: Sequence[Channel], now: float) -> None:
+        """Resume the sessions with a server that says, or of which somebody says, that it has lost them."""
+        for channel in channels:
+            association = channel.association
+            if association is None or association.host is None or association.channel is not channel:
+                continue
+            if association.following is None and now >= association.doubted_at + DOUBTS_EVERY:
+                association.doubted_at = now
+                self._connect(association, now)
 
-    def _heard(self, association: _Association, now: float) -> None:
-        association.touched = now
-        association.unheard.clear()
+    def _heard(self, association: Association, now: float) -> None:
+        association.heard(now)
         path = association.path
         associations = self._associations
         if associations.pop(path, None) is not None:
@@ -501,7 +457,7 @@ class SecureMachine:
                 del self._anonymous[path]
                 self._anonymous[path] = None
 
-    def _closed(self, channel: _Channel, now: float) -> None:
+    def _closed(self, channel: Channel, now: float) -> None:
         """A session that was open has ended, by the other side's wish or by an alert."""
         self._remove(channel)
         association = channel.association
@@ -516,10 +472,10 @@ class SecureMachine:
         elif reason or not channel.has_carried:
             association.resume = None  # a server that does not believe us any more says so in a full handshake
 
-    def _evict(self, association: _Association, now: float) -> None:
+    def _evict(self, association: Association, now: float) -> None:
         self._end(association, SecurityError("its DTLS session had to make room for another"), now)
 
-    def _end(self, association: _Association, error: SecurityError, now: float) -> None:
+    def _end(self, association: Association, error: SecurityError, now: float) -> None:
         for channel in (association.channel, association.following):
             if channel is not None:
                 channel.session.close()
@@ -529,25 +485,22 @@ class SecureMachine:
         self._forget(association)
         self.inner.path_failed(association.path, error, now)
 
-    def _forget(self, association: _Association) -> None:
+    def _forget(self, association: Association) -> None:
         self._associations.pop(association.path, None)
         self._anonymous.pop(association.path, None)
         if self._by_key.get(association.key) is association:
             del self._by_key[association.key]
 
-    def _remove(self, channel: _Channel) -> None:
+    def _remove(self, channel: Channel) -> None:
         channel.session.drop()
-        self._half_open.pop(channel, None)
-        if channel.timer is not None:
-            channel.timer.cancel()
-            channel.timer = None  # whose callback knows the channel
+        self._handshakes.end(channel)
         channels = self._channels.get(channel.address)
         if channels is not None and channel in channels:
             channels.remove(channel)
             if not channels:
                 del self._channels[channel.address]
 
-    def _flush(self, channel: _Channel) -> None:
+    def _flush(self, channel: Channel) -> None:
         address = channel.address
         self._outbox += [(datagram, address) for datagram in channel.session.datagrams()]
 
@@ -585,32 +538,18 @@ class SecureMachine:
             self._end(association, SecurityError(f"the DTLS session was closed: {reason}"), now)
 
 
-def server_path(address: Path, host: str) -> SecurePath:
-    """Return the path to the server at `address` whose certificate has to be one of `host`, below DTLS."""
-    path = SecurePath((*address, _Server(host)))
-    path.address = address
-    return path
+def _is_disturbed(channel: Channel) -> bool:
+    """Whether a client's handshake has failed by what anybody on the way may have put in, and is worth another try.
+
+    Nothing protects its messages before it is complete: those of an earlier one that are repeated make no sense.
+    """
+    reason = channel.session.reason
+    if channel.association is None or " alert " in reason or reason.startswith(REFUSED):
+        return False
+    channel.disturbances += 1
+    return channel.disturbances <= _DISTURBANCES
 
 
 def _asks(data: bytes) -> bool:
     """Whether `data` is a message that would be answered without having been asked for: a request, a ping."""
     return len(data) >= 2 and data[1] < 32 and not data[0] & 0x20
-
-
-def _remedy(reason: str) -> str:
-    for part, remedy in _REMEDIES.items():
-        if part in reason:
-            return f"; {remedy}"
-    return ""
-
-
-_REMEDIES = {
-    "unknown ca": "the server does not trust the authority of our certificate",
-    "handshake failure": "the server wants a certificate, or has no suite or curve in common with us",
-    "internal error": "the server refuses our certificate for a reason of its own: it may have been revoked",
-    "expired": "renew the certificate, or set the clock",
-    "not trusted": "give its authority's certificate, or pin its fingerprint",
-    "another authority": "give its authority's certificate, or pin its fingerprint",
-    "signed by itself": "give its authority's certificate, or pin its fingerprint",
-    "certificate required": "the server wants a certificate",
-}

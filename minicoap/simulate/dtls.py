@@ -12,35 +12,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import Callable, NamedTuple, Optional
 
 from minicoap.core.entropy import Entropy
 from minicoap.core.machine import DatagramMachine
-from minicoap.core.request import Path
 from minicoap.errors import UsageError
 from minicoap.security.credentials import Certificate, Credentials
-from minicoap.security.dtls import CLOSED, HANDSHAKE, LARGEST_RECORD, OPEN, RECORD_HEADER, WallClock
+from minicoap.security.dtls import CLOSED, HANDSHAKE, LARGEST_RECORD, OPEN, WallClock
+from minicoap.security.hello import CLIENT_HELLO, HELLO_VERIFY, MESSAGE_HEADER, RECORD_HEADER, hello_random
 from minicoap.security.sessions import SecureMachine, SecurityLimits
+from minicoap.simulate.records import TAG, VERSION, Window, digest, message_of, pack, record_of, split, tag, unpack
 from minicoap.simulate.world import World
 
 AUTHORITY = "authority"
 """The issuer whom everybody in a world trusts unless told otherwise."""
 
 MTU = 512  # bytes of a handshake's datagrams: a flight with a certificate takes several, as real ones do
-TAG = 16  # bytes
 OVERHEAD = RECORD_HEADER + TAG
 REPEAT_AFTER = 1.0  # seconds until a flight is repeated for the first time, then twice that (RFC 6347 §4.2.4.1)
 REPEAT_AT_MOST = 60.0  # seconds
 
 _ALERT, _HANDSHAKE, _APPLICATION_DATA = 21, 22, 23
-_CLIENT_HELLO, _SERVER_HELLO, _HELLO_VERIFY, _TICKET = 1, 2, 3, 4
+_SERVER_HELLO, _TICKET = 2, 4
 _CERTIFICATE, _CERTIFICATE_REQUEST, _HELLO_DONE, _KEY_EXCHANGE, _FINISHED = 11, 13, 14, 16, 20
-_VERSION = b"\xfe\xfd"
-_MESSAGE_HEADER = 12  # bytes (RFC 6347 §4.2.2)
 _CERTIFICATE_SIZE = 420  # bytes, at least: what a small one on P-256 has
-_COOKIE_SECONDS = 60
-_WINDOW = 64  # records (RFC 6347 §4.1.2.6)
+_COOKIE_LENGTH = RECORD_HEADER + MESSAGE_HEADER + 35  # where it stands in a hello, whose session ID is empty
+_PARAMETERS = b"\0\2\xcc\xa9\1\0"  # one suite, no compression
 _EARLY = 16  # messages kept that came before their turn, records before their keys
 _LARGEST_MESSAGE = 16384  # bytes (RFC 5246 §6.2.1)
 
@@ -126,7 +124,6 @@ class PretendedDtls:
         self.revoked = tuple(revoked)
         self.wall = wall
         self.generation = credentials.generation
-        self._cookie_key = entropy.token(32)
         self._ticket_key = entropy.token(32)
 
     def change(
@@ -148,21 +145,17 @@ class PretendedDtls:
             self.generation = self.credentials.generation
             self._ticket_key = self.entropy.token(32)
 
-    def listen(self, data: bytes, path: Path, now: float) -> tuple[list[bytes], Optional[PretendedSession]]:
-        """Take a client's hello; return what is to be answered, and a session if it brought a cookie of ours."""
+    @property
+    def serves(self) -> bool:
+        """Whether there is a certificate to be a server with."""
+        return self.certificate is not None
+
+    def accept(self, hello: bytes) -> PretendedSession:
+        """Begin a session with the client of `hello`, whose cookie is known to be good."""
         self.refresh()
-        random = data[27:59]
-        fields = _unpack(data[59:])
-        if self.certificate is None or fields is None or len(fields) != 2:
-            return [], None
-        cookie, ticket = fields
-        slot = int(now // _COOKIE_SECONDS)
-        if cookie not in (self._cookie(path, slot), self._cookie(path, slot - 1)):
-            verify = _message(_HELLO_VERIFY, 0, _pack(self._cookie(path, slot)))
-            return [_record(_HANDSHAKE, 0, int.from_bytes(data[5:11], "big"), verify)], None
-        session = PretendedSession(self, None, random)
-        session.accept(ticket)
-        return session.datagrams(), session
+        session = PretendedSession(self, None, hello_random(hello) or b"")
+        session.accept(hello[_COOKIE_LENGTH + 1 + hello[_COOKIE_LENGTH] + len(_PARAMETERS) :])
+        return session
 
     def connect(self, host: str, resume: Optional[Resumption] = None) -> PretendedSession:
         """Begin a session with the server at `host`, whose certificate has to fit; `resume` is from an earlier one."""
@@ -192,20 +185,17 @@ class PretendedDtls:
 
     def ticket(self, master: bytes, certificate: Optional[Certificate]) -> bytes:
         """Return what a client shows to resume its session; only we can make one."""
-        content = _pack(master, b"" if certificate is None else certificate.der)
-        return content + _digest(self._ticket_key, content)
+        content = pack(master, b"" if certificate is None else certificate.der)
+        return content + digest(self._ticket_key, content)
 
     def open_ticket(self, ticket: bytes) -> Optional[tuple[bytes, Optional[Certificate]]]:
         """Return the secret and the certificate of a ticket; None if it is not ours, or not any more."""
-        content, tag = ticket[:-TAG], ticket[-TAG:]
-        fields = _unpack(content) if tag == _digest(self._ticket_key, content) else None
+        content, proof = ticket[:-TAG], ticket[-TAG:]
+        fields = unpack(content) if proof == digest(self._ticket_key, content) else None
         if fields is None:
             return None
         master, der = fields
         return master, _read_certificate(der) if der else None
-
-    def _cookie(self, path: Path, slot: int) -> bytes:
-        return _digest(self._cookie_key, repr((slot, tuple(path))).encode())
 
 
 class Resumption(NamedTuple):
@@ -240,8 +230,7 @@ class PretendedSession:
         self._spoken = self._heard = 0  # number of the next message that we send, and of the next that we await
         self._early: dict[int, tuple[int, bytes]] = {}
         self._held: list[bytes] = []  # records that came before their keys
-        self._newest = -1  # record that was accepted, and which of the 64 up to it were, as bits
-        self._seen = 0
+        self._window = Window()
         self._wait = REPEAT_AFTER
         self._due_at = 0.0
 
@@ -251,7 +240,7 @@ class PretendedSession:
         """Take a datagram; return the messages that were in it. What is forged, repeated or too old is none."""
         messages: list[bytes] = []
         if len(data) <= LARGEST_RECORD:
-            for record in _split(data):
+            for record in split(data):
                 self._take(record, messages)
         return messages
 
@@ -306,7 +295,7 @@ class PretendedSession:
     def begin(self, resume: Optional[Resumption]) -> None:
         """Send the hello of a client."""
         self._resume = resume
-        self._say((0, _CLIENT_HELLO, self._hello(b"")))
+        self._say((0, CLIENT_HELLO, self._hello(b"")))
 
     def accept(self, ticket: bytes) -> None:
         """Answer the hello that brought the cookie: the client's second message, as ours will be our second."""
@@ -330,7 +319,7 @@ class PretendedSession:
 
     def _hello(self, cookie: bytes) -> bytes:
         ticket = b"" if self._resume is None else self._resume.ticket
-        return _VERSION + self.random + _pack(cookie, ticket)
+        return VERSION + self.random + bytes((0, len(cookie))) + cookie + _PARAMETERS + ticket
 
     def _new_ticket(self) -> tuple[int, int, bytes]:
         return (0, _TICKET, self._dtls.ticket(self._master, self.certificate))
@@ -342,8 +331,8 @@ class PretendedSession:
         self._numbers[epoch] += 1
         if epoch:
             assert self._keys is not None
-            data += _tag(self._keys[0], content, number, data)
-        self._records.append(_record(content, epoch, number, data))
+            data += tag(self._keys[0], content, number, data)
+        self._records.append(record_of(content, epoch, number, data))
 
     def _take(self, record: bytes, messages: list[bytes]) -> None:
         if self.state == CLOSED:
@@ -358,21 +347,9 @@ class PretendedSession:
                 self._held.append(record)
             return
         number = int.from_bytes(record[5:11], "big")
-        data, tag = data[:-TAG], data[-TAG:]
-        if tag == _tag(self._keys[1], content, number, data) and self._is_new(number):
+        data, proof = data[:-TAG], data[-TAG:]
+        if proof == tag(self._keys[1], content, number, data) and self._window.admits(number):
             self._take_content(content, data, messages)
-
-    def _is_new(self, number: int) -> bool:
-        """Whether a record was not accepted before (RFC 6347 §4.1.2.6), and is not too old for that to be known."""
-        if number > self._newest:
-            self._seen = (self._seen << (number - self._newest) | 1) & ((1 << _WINDOW) - 1)
-            self._newest = number
-            return True
-        age = self._newest - number
-        if age >= _WINDOW or self._seen >> age & 1:
-            return False
-        self._seen |= 1 << age
-        return True
 
     def _take_content(self, content: int, data: bytes, messages: list[bytes]) -> None:
         if content == _APPLICATION_DATA:
@@ -383,8 +360,8 @@ class PretendedSession:
                 self.close()
             else:
                 self._end(f"alert {_ALERTS.get(data[1], data[1])}")
-        elif content == _HANDSHAKE and len(data) >= _MESSAGE_HEADER:
-            self._take_message(data[0], int.from_bytes(data[4:6], "big"), data[_MESSAGE_HEADER:], messages)
+        elif content == _HANDSHAKE and len(data) >= MESSAGE_HEADER:
+            self._take_message(data[0], int.from_bytes(data[4:6], "big"), data[MESSAGE_HEADER:], messages)
 
     # Messages of the handshake
 
@@ -392,7 +369,7 @@ class PretendedSession:
         """Send a flight: messages by epoch, type and body. Its repetitions begin."""
         self._flight = []
         for epoch, kind, body in messages:
-            self._flight.append((epoch, _message(kind, self._spoken, body)))
+            self._flight.append((epoch, message_of(kind, self._spoken, body)))
             self._spoken += 1
         self._wait = REPEAT_AFTER
         self._due_at = self._dtls.clock() + REPEAT_AFTER
@@ -420,7 +397,7 @@ class PretendedSession:
     def _is_asked_again(self, kind: int) -> bool:
         """Whether a message of before ends the other side's flight and shows that ours was lost (RFC 6347 §4.2.4)."""
         if self.state == HANDSHAKE:
-            return kind in (_CLIENT_HELLO, _HELLO_DONE)
+            return kind in (CLIENT_HELLO, _HELLO_DONE)
         return kind == _FINISHED and self._is_resumed == (self._host is not None)  # whose flight was the last
 
     def _go_on(self, kind: int, body: bytes) -> None:
@@ -431,9 +408,7 @@ class PretendedSession:
             step(self, body)
 
     def _verify_requested(self, body: bytes) -> None:
-        fields = _unpack(body)
-        if fields:
-            self._say((0, _CLIENT_HELLO, self._hello(fields[0])))
+        self._say((0, CLIENT_HELLO, self._hello(body[3:])))  # behind version and length
 
     def _server_hello(self, body: bytes) -> None:
         self._server_random = body[:32]
@@ -456,7 +431,7 @@ class PretendedSession:
     def _hello_done(self, body: bytes) -> None:
         ours = self._dtls.certificate
         secret = self._dtls.entropy.token(32)
-        self._master = _digest(secret, self.random + self._server_random)
+        self._master = digest(secret, self.random + self._server_random)
         self._make_keys()
         self._say((0, _CERTIFICATE, b"" if ours is None else ours.der), (0, _KEY_EXCHANGE, secret), (1, _FINISHED, b""))
 
@@ -481,7 +456,7 @@ class PretendedSession:
             self._object(certificate)
 
     def _key_exchange(self, body: bytes) -> None:
-        self._master = _digest(body, self.random + self._server_random)
+        self._master = digest(body, self.random + self._server_random)
         self._make_keys()
 
     def _client_finished(self, body: bytes) -> None:
@@ -496,11 +471,11 @@ class PretendedSession:
 
     def _make_keys(self) -> None:
         randoms = self.random + self._server_random
-        client, server = _digest(self._master, b"client" + randoms), _digest(self._master, b"server" + randoms)
+        client, server = digest(self._master, b"client" + randoms), digest(self._master, b"server" + randoms)
         self._keys = (server, client) if self._host is None else (client, server)
 
     def _open(self) -> None:
-        self.key = _digest(self._master, b"name")
+        self.key = digest(self._master, b"name")
         self.state = OPEN
         if self._is_resumed and self.certificate is not None:  # nobody has asked about it yet
             objection = self._dtls.objection(self.certificate, self._host)
@@ -526,7 +501,7 @@ class PretendedSession:
 _Step = Callable[[PretendedSession, bytes], None]
 
 _AS_CLIENT: dict[int, _Step] = {
-    _HELLO_VERIFY: PretendedSession._verify_requested,
+    HELLO_VERIFY: PretendedSession._verify_requested,
     _SERVER_HELLO: PretendedSession._server_hello,
     _CERTIFICATE: PretendedSession._server_certificate,
     _CERTIFICATE_REQUEST: PretendedSession._nothing,
@@ -539,50 +514,3 @@ _AS_SERVER: dict[int, _Step] = {
     _KEY_EXCHANGE: PretendedSession._key_exchange,
     _FINISHED: PretendedSession._client_finished,
 }
-
-
-def _digest(key: bytes, data: bytes) -> bytes:
-    return blake2b(data, key=key, digest_size=TAG).digest()
-
-
-def _tag(key: bytes, content: int, number: int, data: bytes) -> bytes:
-    return _digest(key, b"%d/%d/%b" % (content, number, data))
-
-
-def _record(content: int, epoch: int, number: int, data: bytes) -> bytes:
-    header = bytes((content,)) + _VERSION + epoch.to_bytes(2, "big") + number.to_bytes(6, "big")
-    return header + len(data).to_bytes(2, "big") + data
-
-
-def _split(datagram: bytes) -> list[bytes]:
-    """Return the records of a datagram, up to the first that is none."""
-    records: list[bytes] = []
-    at = 0
-    while at + RECORD_HEADER <= len(datagram) and datagram[at + 1 : at + 4] == _VERSION + b"\0":
-        end = at + RECORD_HEADER + int.from_bytes(datagram[at + 11 : at + 13], "big")
-        if end > len(datagram) or datagram[at + 4] > 1:
-            break
-        records.append(datagram[at:end])
-        at = end
-    return records
-
-
-def _message(kind: int, number: int, body: bytes) -> bytes:
-    """A handshake message, never in fragments."""
-    length = len(body).to_bytes(3, "big")
-    return bytes((kind,)) + length + number.to_bytes(2, "big") + b"\0\0\0" + length + body
-
-
-def _pack(*fields: bytes) -> bytes:
-    return b"".join(len(field).to_bytes(2, "big") + field for field in fields)
-
-
-def _unpack(data: bytes) -> Optional[list[bytes]]:
-    fields: list[bytes] = []
-    while data:
-        length = int.from_bytes(data[:2], "big")
-        if len(data) < 2 + length:
-            return None
-        fields.append(data[2 : 2 + length])
-        data = data[2 + length :]
-    return fields

@@ -11,7 +11,7 @@ from minicoap.core.parameters import Limits, TransmissionParameters
 from minicoap.core.request import Path, Response, SecurePath
 from minicoap.core.resource import Site
 from minicoap.errors import CoapError
-from minicoap.security.sessions import server_path
+from minicoap.security.association import server_path
 from minicoap.simulate.dtls import make_certificate, message_in, secured
 from minicoap.simulate.link import Link
 from minicoap.simulate.world import World

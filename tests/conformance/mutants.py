@@ -22,6 +22,7 @@ MESSAGE = "minicoap/codec/message.py"
 RELIABILITY = "minicoap/core/reliability.py"
 EXCHANGE = "minicoap/core/exchange.py"
 BLOCKS = "minicoap/core/block_server.py"
+BODIES = "minicoap/core/block_bodies.py"
 OBSERVERS = "minicoap/core/observe_server.py"
 RESOURCE = "minicoap/core/resource.py"
 
@@ -238,21 +239,21 @@ MUTANTS = (
     ),
     Mutant(
         "block numbers have 16 bits",
-        BLOCKS,
+        BODIES,
         "options=self._options.at(block.number, more, block.szx)",
         "options=self._options.at(block.number & 0xFFFF, more, block.szx)",
         "BLOCK_31",
     ),
     Mutant(
         "blocks are a byte short",
-        BLOCKS,
+        BODIES,
         "        payload = self.source.read_at(block.offset, block.size)\n",
         "        payload = self.source.read_at(block.offset, block.size - 1)\n",
         "TD_COAP_BLOCK_01",
     ),
     Mutant(
         "later blocks begin too late",
-        BLOCKS,
+        BODIES,
         "        payload = self.source.read_at(block.offset, block.size)\n",
         "        payload = self.source.read_at(block.offset + 8, block.size)\n",
         "TD_COAP_BLOCK_06",
@@ -267,8 +268,8 @@ MUTANTS = (
     Mutant(
         "bodies may have gaps",
         BLOCKS,
-        "        if block.offset != upload.offset:\n",
-        "        if block.offset < upload.offset:\n",
+        "        if block.offset > upload.offset:\n            if block.more and self._hold(",
+        "        if block.offset > upload.offset and block.more:\n            if block.more and self._hold(",
         "BLOCK_27",
     ),
     Mutant(

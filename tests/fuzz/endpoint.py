@@ -31,6 +31,7 @@ with atheris.instrument_imports(include=["minicoap"]):
     from minicoap.core.request import Deferred, Request, Response
     from minicoap.core.resource import Resource, Site
     from minicoap.errors import CoapError, MessageFormatError, NetworkError, PeerError, UsageError
+    from minicoap.security.hello import hello_random, read_hello
     from minicoap.simulate.entropy import SeededEntropy
 
 PEERS = (("127.0.0.1", 5683), ("192.0.2.1", 5683))
@@ -71,7 +72,9 @@ def site(waiting: list[Deferred]) -> Site:
 
 
 def codec(data: bytes) -> None:
-    """What is read is written back to the same bytes; what is not is a format error."""
+    """What is read is written back to the same bytes; what is not is a format error. A hello of DTLS is one or none."""
+    hello = read_hello(data)
+    assert hello is None or hello_random(data) in hello.parameters
     try:
         message = decode(data, _cache)
     except MessageFormatError:

@@ -16,10 +16,16 @@ from tests.minicoap.codec.test_message import MALFORMED, WELL_FORMED
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "5"))
 TARGET = Path(__file__).with_name("endpoint.py")
 LONGEST = 2048
+HELLO = bytes.fromhex(
+    "16feff00000000000000000091010000850000000000000085fefdcb1eb7bbf48184c40c71937cf679fd921785411886cce99dc0050f771054"
+    "782600000008cca9c02bc02cc0ae01000053ff01000100000b00020100000a000400020017002300000016000000170000000d0030002e0403"
+    "05030603080708080809080a080b080408050806040105010601030302030301020103020202040205020602"
+)  # of OpenSSL's
 
 
 def seeds() -> Iterator[bytes]:
     """Each message to the codec, and to the endpoint alone and several in a row."""
+    yield b"\x00" + HELLO
     messages = [bytes.fromhex(text) for text, _ in (*WELL_FORMED.values(), *MALFORMED.values())]
     messages += [data for _, data, _ in ROWS]
     messages = [data for data in messages if len(data) < 300]

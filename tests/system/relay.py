@@ -39,9 +39,8 @@ class Relay:
         self.passes: Optional[Callable[[bytes, bool], bool]] = None
         self.uri = ""
         self._server = server
-        self._ways: dict[Address, asyncio.DatagramTransport] = {}
+        self._ways: dict[Address, asyncio.Task[asyncio.DatagramTransport]] = {}
         self._front: Optional[asyncio.DatagramTransport] = None
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Relay:
         self._front = await self._open(("127.0.0.1", 0), None, self._from_client)
@@ -50,8 +49,9 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._front is not None
-        for transport in (self._front, *self._ways.values()):
-            transport.close()
+        self._front.close()
+        for way in self._ways.values():
+            (await way).close()
 
     def blocks_asked(self) -> Counter[int]:
         """How often each block of an artifact was asked for, a message that was repeated counted once."""
@@ -88,18 +88,11 @@ class Relay:
         if not self._lets_through(data, client, True):
             return
         way = self._ways.get(client)
-        if way is not None:
-            way.sendto(data)
-            return
-        task = asyncio.get_running_loop().create_task(self._open_way(client, data))
-        self._tasks.append(task)
-
-    async def _open_way(self, client: Address, data: bytes) -> None:
-        if client not in self._ways:
-            self._ways[client] = await self._open(
-                None, self._server, lambda data, _server: self._from_server(data, client)
+        if way is None:
+            way = self._ways[client] = asyncio.get_running_loop().create_task(
+                self._open(None, self._server, lambda data, _server: self._from_server(data, client))
             )
-        self._ways[client].sendto(data)
+        way.add_done_callback(lambda way: way.result().sendto(data))
 
     def _from_server(self, data: bytes, client: Address) -> None:
         if self._lets_through(data, client, False):

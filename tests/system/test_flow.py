@@ -11,17 +11,17 @@ from fleet.agent.agent import Agent
 from fleet.agent.config import AgentConfig
 from fleet.host.boot import SystemBoot
 from fleet.host.clock import SystemClock
-from fleet.host.facts import PsutilFacts
+from fleet.host.facts import LinuxFacts
 from fleet.host.files import SystemFiles
-from fleet.host.processes import AsyncioProcesses
+from fleet.host.processes import SystemProcesses
 from fleet.operator.client import Fleet
 from fleet.server.config import ServerConfig
 from fleet.server.server import Server
 from fleet.server.store.sqlite import SqliteLedger
 from minicoap.asyncio.addresses import resolve_local
 from minicoap.asyncio.endpoint import Endpoint
-from minicoap.asyncio.entropy import SystemEntropy
-from minicoap.asyncio.udp import UdpShell, open_socket
+from minicoap.shell.entropy import SystemEntropy
+from minicoap.shell.udp import UdpShell, open_socket
 from tests.fleet.install.wheels import build_wheel
 from tests.system.processes import Operator, installed_version, make_environment, wait_until
 
@@ -47,7 +47,7 @@ class ServerHere:
         )
         server = Server(
             self.config, ledger=self.ledger, clock=SystemClock(), entropy=SystemEntropy(), files=self.files,
-            facts=PsutilFacts(self.config.data_dir), servers=(self.uri,), act=lambda action: None,
+            facts=LinuxFacts(self.config.data_dir), servers=(self.uri,), act=lambda action: None,
         )  # fmt: skip
         ready = asyncio.Event()
         server.start(ready.set)
@@ -69,17 +69,18 @@ class ServerHere:
 class AgentHere:
     """An agent in this process."""
 
-    def __init__(self, server: str, node_id: str, directory: Path, python: str) -> None:
+    def __init__(self, server: str, node_id: str, directory: Path, python: str, processes=None) -> None:
+        self.processes = processes
         self.config = AgentConfig(server, node_id, str(directory), python=python, file_root=f"{directory}-files")
 
     async def __aenter__(self):
         loop = asyncio.get_running_loop()
         self.files = SystemFiles()
         family, address = await resolve_local("127.0.0.1", 0, loop)
-        processes = WakingProcesses()
+        processes = WakingProcesses(self.processes or SystemProcesses(loop))
         agent = Agent(
             self.config, ("127.0.0.1", int(self.config.server.rpartition(":")[2])), clock=SystemClock(),
-            entropy=SystemEntropy(), files=self.files, facts=PsutilFacts("."), processes=processes,
+            entropy=SystemEntropy(), files=self.files, facts=LinuxFacts("."), processes=processes,
             boot=SystemBoot(processes),
         )  # fmt: skip
         agent.start()
@@ -91,17 +92,20 @@ class AgentHere:
         self.files.close()
 
 
-class WakingProcesses(AsyncioProcesses):
-    """Children after whose end the agent's shell is woken."""
+class WakingProcesses:
+    """Children after whose end the agent's shell is woken; all agents here have the same process."""
 
     shell: UdpShell
+
+    def __init__(self, processes: SystemProcesses) -> None:
+        self.processes = processes
 
     def run(self, arguments, input, timeout, done):
         def ended(result):
             done(result)
             self.shell.wake()
 
-        return super().run(arguments, input, timeout, ended)
+        return self.processes.run(arguments, input, timeout, ended)
 
 
 def test_a_package_is_rolled_out_to_three_nodes_and_then_its_next_version(tmp_path):
@@ -109,8 +113,10 @@ def test_a_package_is_rolled_out_to_three_nodes_and_then_its_next_version(tmp_pa
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(ServerHere(tmp_path / "server"))
             pythons = {node: make_environment(tmp_path / f"env-{node}") for node in NODES}
+            processes = SystemProcesses(asyncio.get_running_loop())
             for node in NODES:
-                await stack.enter_async_context(AgentHere(server.uri, node, tmp_path / node, pythons[node]))
+                agent = AgentHere(server.uri, node, tmp_path / node, pythons[node], processes)
+                await stack.enter_async_context(agent)
             endpoint = await stack.enter_async_context(Endpoint())
             fleet, operator = Fleet(endpoint, server.uri), Operator(endpoint, server.uri)
             await operator.online(*NODES)

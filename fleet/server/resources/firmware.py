@@ -1,4 +1,8 @@
-"""`/firmware`: artifacts are put by Block1, listed, fetched by Block2 under their name or hash, and deleted."""
+"""`/firmware`: artifacts are put by Block1, listed, fetched by Block2 under their name or hash, and deleted.
+
+A body is put in one go, or, if the request says what its SHA-256 is, in as many as it takes: blocks that came stay when
+the client or the server goes away, and any client may go on behind them.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,13 @@ import msgspec
 from fleet.errors import InvalidError
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal, refuse_error
 from fleet.model.api import check_page
-from fleet.model.api_answers import ArtifactView, FirmwareAnswer
+from fleet.model.api_answers import ArtifactView, FirmwareAnswer, PartAnswer
 from fleet.model.artifacts import Artifact, check_artifact_name, is_sha256
 from fleet.model.times import iso_from_ms
 from fleet.server import commands
 from fleet.server.artifacts import ContentSource, Incoming, StoreFullError
 from fleet.server.commands import DeleteArtifact, Outcome, PutArtifact
+from fleet.server.parts import Part
 from fleet.server.queries import ArtifactQuery, ArtifactsQuery, Page
 from fleet.server.refusals import refuse_outcome
 from fleet.server.services import Answering, Services
@@ -69,12 +74,17 @@ class FirmwareResource:
                 "/firmware/{name}",
                 get=guarded(self._get),
                 upload=self._open,
+                resume=self._resume,
                 delete=guarded(self._delete),
                 conditional=True,
             ),
         ]
 
-    def _list(self, request: Request) -> Deferred:
+    def _list(self, request: Request) -> Union[Response, Deferred]:
+        if _names_hash(request):
+            sha256 = _hash_in(request) or ""
+            part = self._services.artifacts.parts.find(sha256)
+            return answer(request, PartAnswer(sha256, 0 if part is None else part.size))
         asked = arguments(request, "limit", "after")
 
         def listed(request: Request, page: Page[Artifact]) -> Response:
@@ -114,22 +124,29 @@ class FirmwareResource:
         return self._services.query(request, query, found)
 
     def _open(self, request: Request) -> Union[Sink, Response]:
-        """Begin to take an artifact's bytes."""
+        """Begin to take an artifact's bytes, or go on to."""
         if request.accept not in _ANSWERS:
             return refusal(request, codes.NOT_ACCEPTABLE, "")
         name = request.args["name"]
         try:
-            arguments(request)
+            sha256 = _hash_in(request)
             check_artifact_name(name, "name")
             if is_sha256(name):
                 raise InvalidError("a name that looks like a hash would hide the artifact with that hash", "name")
         except InvalidError as error:
             return refuse_error(request, error)
+        store = self._services.artifacts
+        expected = request.options.uint(SIZE1)
         try:
-            incoming = self._services.artifacts.begin(request.options.uint(SIZE1))
+            if sha256 is None:
+                return _Upload(self._services, request, name, store.begin(expected))
+            return _PartUpload(self._services, request, name, store.parts.begin(sha256, expected))
         except StoreFullError as error:
             return _full(request, error)
-        return _Upload(self._services, request, name, incoming)
+
+    def _resume(self, request: Request) -> Union[Sink, Response, None]:
+        """Go on with an artifact of which there may be a part."""
+        return self._open(request) if _names_hash(request) else None
 
     def _delete(self, request: Request) -> Union[Response, Deferred]:
         if request.accept not in _ANSWERS:
@@ -177,47 +194,29 @@ def _check_condition(answering: Answering, name: str, known: Callable[[Optional[
     return answering.query(ArtifactQuery(name=name), found)
 
 
-class _Upload:
-    """The sink of one upload."""
+class _Storing:
+    """An upload under way; `sha256` is known once its bytes are kept."""
 
-    def __init__(self, services: Services, request: Request, name: str, incoming: Incoming) -> None:
+    def __init__(self, services: Services, request: Request, name: str) -> None:
         self._services = services
         self._request = request
         self._name = name
-        self._incoming = incoming
         self._sha256 = ""
+        self._size = 0
         self._is_kept = False  # under a name that the ledger knows
 
-    def write_at(self, offset: int, data: bytes) -> Optional[Response]:
-        """Take a block."""
-        try:
-            self._incoming.write(data)
-        except StoreFullError as error:
-            return _full(self._request, error)
-        except OSError as error:
-            return self._failed(error)
-        return None
-
-    def finish(self, answer: Deferred) -> None:
-        """Keep the content, then have the ledger know its name."""
-        try:
-            self._sha256 = self._incoming.keep()
-        except OSError as error:
-            self._incoming.drop()
-            answer.resolve(self._failed(error), self._services.clock.monotonic())
-            return
-        self._services.artifacts.claim(self._sha256)
+    def _store(self, answer: Deferred, sha256: str, size: int) -> None:
+        """Have the ledger know the name of what has been kept."""
+        self._sha256 = sha256
+        self._size = size
+        self._services.artifacts.claim(sha256)
         answering = Answering(self._services, self._request, deferred=answer, ended=self._ended)
         _check_condition(answering, self._name, lambda replaces: self._put(answering, replaces))
-
-    def abort(self, reason: str) -> None:
-        """Forget what came."""
-        self._incoming.drop()
 
     def _put(self, answering: Answering, replaces: Optional[str]) -> None:
         request = self._request
         at = self._services.at()
-        artifact = Artifact(self._name, self._incoming.size, self._sha256, at)
+        artifact = Artifact(self._name, self._size, self._sha256, at)
         only_new = bool(request.options.mask & 1 << IF_NONE_MATCH)
         origin = self._services.audit.origin(request)
 
@@ -226,7 +225,7 @@ class _Upload:
                 answering.resolve(refuse_outcome(request, outcome))
                 return
             self._is_kept = True
-            told = StoredAnswer(self._name, self._incoming.size, self._sha256)
+            told = StoredAnswer(self._name, self._size, self._sha256)
             if outcome.created:
                 answering.resolve(answer(request, told, codes.CREATED, location=("firmware", self._name)))
             else:
@@ -247,6 +246,120 @@ class _Upload:
         logger.error("the upload of %s failed: %s", self._name, error)
         text = f"the server cannot store the artifact: {error.strerror or error}; free space there and try again"
         return refusal(self._request, codes.SERVICE_UNAVAILABLE, text)
+
+    def _resolve(self, answer: Deferred, response: Response) -> None:
+        answer.resolve(response, self._services.clock.monotonic())
+
+
+class _Upload(_Storing):
+    """The sink of an upload whose content is not known beforehand."""
+
+    def __init__(self, services: Services, request: Request, name: str, incoming: Incoming) -> None:
+        super().__init__(services, request, name)
+        self._incoming = incoming
+
+    def write_at(self, offset: int, data: bytes) -> Optional[Response]:
+        """Take a block."""
+        try:
+            self._incoming.write(data)
+        except StoreFullError as error:
+            return _full(self._request, error)
+        except OSError as error:
+            return self._failed(error)
+        return None
+
+    def finish(self, answer: Deferred) -> None:
+        """Keep the content, then have the ledger know its name."""
+        size = self._incoming.size
+        try:
+            sha256 = self._incoming.keep()
+        except OSError as error:
+            self._incoming.drop()
+            self._resolve(answer, self._failed(error))
+            return
+        self._store(answer, sha256, size)
+
+    def abort(self, reason: str) -> None:
+        """Forget what came."""
+        self._incoming.drop()
+
+
+class _PartUpload(_Storing):
+    """The sink of an upload that says what its content is: one of those that send to a part."""
+
+    def __init__(self, services: Services, request: Request, name: str, part: Part) -> None:
+        super().__init__(services, request, name)
+        self._part = part
+        self._began_at = part.size
+
+    @property
+    def offset(self) -> int:
+        """How much there is."""
+        return self._part.size
+
+    def write_at(self, offset: int, data: bytes) -> Optional[Response]:
+        """Take a block."""
+        part = self._part
+        if part.is_over:
+            return self._begin_anew()
+        try:
+            part.write(data)
+        except StoreFullError as error:
+            return _full(self._request, error)
+        except OSError as error:
+            return self._failed(error)
+        return None
+
+    def finish(self, answer: Deferred) -> None:
+        """Make a content of it, if it is what it was to be, and have the ledger know its name."""
+
+        def hashed(error: Optional[OSError]) -> None:
+            try:
+                response = self._failed(error) if error is not None else self._keep()
+            except OSError as failure:
+                response = self._failed(failure)
+            self._leave()
+            if response is not None:
+                self._resolve(answer, response)
+            else:
+                self._store(answer, self._part.sha256, self._part.size)
+
+        self._part.when_hashed(hashed)
+
+    def abort(self, reason: str) -> None:
+        """Leave what came to whoever goes on with it."""
+        self._leave()
+
+    def _leave(self) -> None:
+        self._services.artifacts.parts.leave(self._part, self._services.clock.monotonic())
+
+    def _keep(self) -> Optional[Response]:
+        """Keep it; returns the answer if that cannot be."""
+        part = self._part
+        if part.is_over:  # by another upload of it
+            return None if self._services.artifacts.source(part.sha256) is not None else self._begin_anew()
+        if part.keep():
+            return None
+        if self._began_at:
+            return self._begin_anew()
+        text = f"what came has another SHA-256 than the request says, {part.sha256}"
+        return refuse_error(self._request, InvalidError(text, "sha256"))
+
+    def _begin_anew(self) -> Response:
+        text = "what was kept of this content is gone; begin with its first block"
+        return refusal(self._request, codes.REQUEST_ENTITY_INCOMPLETE, text)
+
+
+def _names_hash(request: Request) -> bool:
+    return any(argument.startswith("sha256=") for argument in request.query)
+
+
+def _hash_in(request: Request) -> Optional[str]:
+    """Return the SHA-256 that a query says the content has; raises InvalidError for what is none."""
+    sha256 = arguments(request, "sha256").get("sha256")
+    if sha256 is not None and not is_sha256(sha256):
+        raise InvalidError("a SHA-256 has 64 hexadecimal digits, in lower case", "sha256")
+    return sha256
 
 
 def _content(request: Request, source: ContentSource, max_age: int) -> Response:

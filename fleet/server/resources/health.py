@@ -6,10 +6,11 @@ from typing import Any, Union
 
 import msgspec
 
+from fleet.errors import InvalidError
 from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
-from fleet.model.api import parse_health, parse_health_patch
-from fleet.model.api_answers import HealthAnswer
-from fleet.model.formats import CBOR, JSON, convert, encode
+from fleet.model.api import parse_brief_report, parse_health, parse_health_patch
+from fleet.model.api_answers import BriefAnswer, HealthAnswer
+from fleet.model.formats import CBOR, JSON, convert, decode, encode
 from fleet.model.health import HealthReport, report_etag
 from fleet.model.mergepatch import merge_patch
 from fleet.model.times import iso_from_ms
@@ -63,6 +64,14 @@ class HealthResource:
                 content_formats=FORMATS,
                 observable=True,
             ),
+            Resource(
+                "/h",
+                ipatch=guarded(self._brief, (None, CBOR)),
+                conditional=True,
+                max_body=REPORT_LIMIT,
+                title="Reports of nodes, in few bytes",
+                content_formats=(CBOR,),
+            ),
             Resource("/test", get=_test, title="Connectivity", resource_type="fleet.test", content_formats=FORMATS),
         ]
 
@@ -77,7 +86,8 @@ class HealthResource:
             return _unknown(request, report.node_id)
         if not _condition_holds(request, presence):
             return _outdated(request)
-        body = request.payload if request.content_format != CBOR else encode(report)
+        is_cbor = request.content_format == CBOR
+        body = encode(decode(request.payload, CBOR, object)) if is_cbor else request.payload
         return self._taken(request, presence, report, body)
 
     def _patch(self, request: Request) -> Response:
@@ -85,23 +95,45 @@ class HealthResource:
         arguments(request)
         is_cbor = request.content_format == CBOR
         node_id, patch = parse_health_patch(request.payload, CBOR if is_cbor else JSON)
+        return self._patched(request, node_id, patch)
+
+    def _brief(self, request: Request) -> Response:
+        """Take a merge patch in the fewest bytes, and answer in as few: what is not said is as it was, or as usual.
+
+        A certificate says who a node is as well as `node_id` does, and no payload that nothing has changed. Without
+        If-Match that is about whatever report there is.
+        """
+        arguments(request)
+        node_id, patch = parse_brief_report(request.payload)
+        if node_id is None:
+            node_id = self._services.access.node_id(request)
+            if node_id is None:
+                raise InvalidError("only a node with a certificate need not say who it is", "$.node_id")
+        return self._patched(request, node_id, patch, is_brief=True)
+
+    def _patched(self, request: Request, node_id: str, patch: dict[str, Any], *, is_brief: bool = False) -> Response:
         refused = self._services.access.refuses_node(request, node_id)
         if refused is not None:
             return refused
         presence = self._services.presences.find(node_id)
         if presence is None:
             return _unknown(request, node_id)
-        if not _condition_holds(request, presence):
+        if not _condition_holds(request, presence) or (is_brief and not presence.body):
             return _outdated(request)
-        patched = merge_patch(last_health(presence), patch)
+        patched = last_health(presence)
+        body = presence.body
+        if patch or not body:
+            patched = merge_patch(patched, patch)
+            body = encode(patched)
         report = convert(patched, HealthReport)
-        body = encode(patched)
         if len(body) > REPORT_LIMIT:
             text = f"the report would have {len(body)} bytes; at most {REPORT_LIMIT} are kept"
             return refusal(request, codes.REQUEST_ENTITY_TOO_LARGE, text)
-        return self._taken(request, presence, report, body)
+        return self._taken(request, presence, report, body, is_brief=is_brief)
 
-    def _taken(self, request: Request, presence: Presence, report: HealthReport, body: bytes) -> Response:
+    def _taken(
+        self, request: Request, presence: Presence, report: HealthReport, body: bytes, *, is_brief: bool = False
+    ) -> Response:
         """Keep a node's report; its ETag in the answer is what a later patch refers to."""
         services = self._services
         if not services.presences.has_room(presence, body):
@@ -120,10 +152,13 @@ class HealthResource:
         if has_changed:
             services.changed("/health")
             services.changed("/nodes")
-        told = HealthAnswer(
-            "ok", iso_from_ms(at), tuple(services.waiting.jobs_for(report.node_id)), services.servers_for(request)
-        )
-        return services.told(request, answer(request, told, codes.CHANGED, etag=report_etag(body)), is_believed)
+        jobs = tuple(services.waiting.jobs_for(report.node_id))
+        if is_brief:
+            response = _brief_answer(jobs)
+        else:
+            told = HealthAnswer("ok", iso_from_ms(at), jobs, services.servers_for(request))
+            response = answer(request, told, codes.CHANGED, etag=report_etag(body))
+        return services.told(request, response, is_believed)
 
     def _get(self, request: Request) -> Union[Response, Deferred]:
         arguments(request)
@@ -152,6 +187,12 @@ class HealthResource:
 
 def _test(request: Request) -> Response:
     return answer(request, TestAnswer())
+
+
+def _brief_answer(jobs: tuple[str, ...]) -> Response:
+    if not jobs:
+        return Response(codes.CHANGED)
+    return Response(codes.CHANGED, encode(BriefAnswer(jobs), CBOR, numbers=True), CBOR)
 
 
 def _condition_holds(request: Request, presence: Presence) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Optional, Union
 from fleet.agent.agent import Agent
 from fleet.agent.config import AgentConfig
 from fleet.install.interface import Answer
+from fleet.model.formats import decode as decode_body
 from minicoap.codec import codes, contentformats
 from minicoap.codec.message import decode
 from minicoap.core.endpoint import EndpointCore
@@ -44,7 +45,7 @@ class ScriptedServer:
         self.asked: list[Asked] = []
         self.contents: dict[str, bytes] = {}
         self._answers: dict[tuple[str, str], list[Said]] = {}
-        paths = ("/nodes", "/health", "/updates", "/updates/{id}", "/firmware/{id}")
+        paths = ("/nodes", "/health", "/h", "/updates", "/updates/{id}", "/firmware/{id}")
         get = self._get
         self.site = Site(*(Resource(path, get=get, post=get, put=get, ipatch=get, conditional=True) for path in paths))
         # It believes in addresses, so that all it is asked is what is wanted of it.
@@ -80,7 +81,7 @@ class ScriptedServer:
 
     def _get(self, request: Request) -> Union[Response, Deferred]:
         method, path = codes.code_name(request.code), "/" + "/".join(request.uri_path)
-        body = json.loads(request.payload) if request.payload else None
+        body = decode_body(request.payload, request.content_format, object) if request.payload else None
         self.asked.append(Asked(method, path, body, self._world.now))
         said = self._answers.get((method, path), [])
         if said:

@@ -21,28 +21,28 @@ from tests.system.processes import ROOT, Machine, Operator, environment, wait_un
 
 OURS = {
     "fleet": {
-        "", "agent", "agent.agent", "agent.backoff", "agent.config", "agent.download", "agent.journal",
-        "agent.machine", "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner",
-        "agent.steps", "cli", "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors",
-        "host", "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock", "host.notify",
+        "", "agent", "agent.agent", "agent.backoff", "agent.config", "agent.download", "agent.journal", "agent.machine",
+        "agent.main", "agent.membership", "agent.outbox", "agent.resources", "agent.runner", "agent.steps", "cli",
+        "cli.agent", "cli.configuration", "cli.exitcodes", "cli.main", "cli.process", "errors", "host",
+        "host.addresses", "host.boot", "host.clock", "host.facts", "host.files", "host.lock", "host.notify",
         "host.processes", "install", "install.interface", "model", "model.answers", "model.api", "model.api_answers",
-        "model.artifacts", "model.executions", "model.formats", "model.health", "model.jobs", "model.mergepatch",
-        "model.nodes", "model.requirements", "model.targets", "model.times",
+        "model.artifacts", "model.executions", "model.formats", "model.health", "model.jobs", "model.keys",
+        "model.mergepatch", "model.nodes", "model.requirements", "model.targets", "model.times",
     },
     "minicoap": {
-        "", "asyncio", "asyncio.addresses", "asyncio.entropy", "asyncio.local", "asyncio.udp", "codec", "codec.codes",
-        "codec.contentformats", "codec.linkformat", "codec.message", "codec.options", "codec.problem", "codec.uri",
-        "core", "core.backoff", "core.block_client", "core.block_download", "core.block_server", "core.body",
-        "core.congestion", "core.deduplication", "core.echo", "core.endpoint", "core.entropy", "core.exchange",
-        "core.fairness",
-        "core.flight", "core.identity", "core.late", "core.machine", "core.observe_client", "core.observe_server",
-        "core.observer", "core.outgoing", "core.parameters", "core.peer", "core.reliability", "core.request",
-        "core.request_tag", "core.resource", "core.rto", "core.siphash", "core.timers", "core.transmission", "errors",
+        "", "codec", "codec.cbor", "codec.codes", "codec.contentformats", "codec.linkformat", "codec.message",
+        "codec.options", "codec.problem", "codec.uri", "core", "core.backoff", "core.block_bodies", "core.block_client",
+        "core.block_download", "core.block_server", "core.body", "core.congestion", "core.deduplication", "core.echo",
+        "core.endpoint", "core.entropy", "core.exchange", "core.fairness", "core.flight", "core.identity", "core.late",
+        "core.machine", "core.observe_client", "core.observe_server", "core.observer", "core.outgoing",
+        "core.parameters", "core.peer", "core.reliability", "core.request", "core.request_tag", "core.resource",
+        "core.rto", "core.siphash", "core.timers", "core.transmission", "errors", "poll", "poll.addresses", "poll.loop",
+        "shell", "shell.addresses", "shell.entropy", "shell.local", "shell.loop", "shell.udp",
     },
 }  # fmt: skip
 
-# psutil reads what health reports tell; msgspec reads messages, with typing_extensions where that happens to be there.
-THIRD_PARTY = {"msgspec", "psutil", "typing_extensions"}
+# msgspec reads messages, with typing_extensions where that happens to be there.
+THIRD_PARTY = {"msgspec", "typing_extensions"}
 
 # Of the standard library, by what wants it; its own helpers, whose names begin with an underscore, come with these.
 STANDARD = {
@@ -56,16 +56,15 @@ STANDARD = {
         "sre_constants", "sre_parse", "struct", "textwrap", "token", "tokenize", "traceback", "types", "typing",
         "weakref",
     },
-    "asyncio": {
-        "array", "asyncio", "base64", "binascii", "concurrent", "errno", "math", "select", "selectors", "signal",
-        "socket", "subprocess", "threading", "locale",
-    },
+    "sockets and the loop": {"array", "errno", "math", "select", "selectors", "signal", "socket", "threading"},
     "the log": {"atexit", "logging", "string"},
     "the journal": {"fcntl", "zlib"},
-    "messages": {"datetime", "decimal", "json", "numbers", "platform", "uuid"},
-    "the command line": {"argparse", "fnmatch", "gettext"},
-    "psutil": {"glob", "grp", "pwd", "resource"},
+    "messages": {"datetime", "decimal", "numbers", "platform", "uuid"},
+    "the command line": {"argparse", "gettext", "locale"},
 }  # fmt: skip
+
+if sys.version_info < (3, 10):
+    STANDARD["platform, which msgspec wants"] = {"grp", "pwd", "subprocess"}
 
 # What a node with a certificate has besides: OpenSSL as `cryptography` brings it, and what that wants.
 SECURED_OURS = {
@@ -74,18 +73,22 @@ SECURED_OURS = {
         "pki.enrolment", "pki.keys", "pki.keystore", "pki.names", "pki.renewal", "pki.requests",
     },
     "minicoap": {
-        "asyncio.junction", "asyncio.secure", "security", "security.credentials", "security.dtls", "security.sessions",
+        "security", "security.association", "security.credentials", "security.dtls", "security.engine",
+        "security.handshakes", "security.hello", "security.lost", "security.remedies", "security.sessions",
+        "shell.floodfilter", "shell.junction", "shell.secure",
     },
 }  # fmt: skip
 SECURED_THIRD_PARTY = {"cryptography", "OpenSSL", "cffi"}
 SECURED_STANDARD = {
-    "bisect", "calendar", "copy", "dataclasses", "email", "hashlib", "hmac", "ipaddress", "quopri", "random", "urllib",
+    "base64", "binascii", "bisect", "calendar", "copy", "dataclasses", "email", "hashlib", "hmac", "ipaddress",
+    "quopri", "random", "urllib",
 }  # fmt: skip
 
 # What cost megabytes when it came in by the back door.
 NEVER = (
-    "ssl", "_ssl", "hashlib", "_hashlib", "secrets", "sqlite3", "cbor2", "importlib.metadata", "email", "zipfile",
-    "http", "fleet.server", "fleet.operator", "fleet.install.worker", "fleet.install.pip", "fleet.install.file",
+    "asyncio", "concurrent", "psutil", "ssl", "_ssl", "hashlib", "_hashlib", "secrets", "sqlite3",
+    "cbor2", "json", "importlib.metadata", "email", "zipfile", "http", "fleet.server", "fleet.operator",
+    "fleet.install.worker", "fleet.install.pip", "fleet.install.file",
 )  # fmt: skip
 
 WATCHED = """

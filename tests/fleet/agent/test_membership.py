@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from fleet.host.facts import HostHealth
-from fleet.model.formats import encode
+from fleet.model.formats import decode, encode
 from fleet.model.health import report_etag
 from fleet.model.mergepatch import merge_patch
 from minicoap.codec import codes
-from minicoap.codec.contentformats import JSON, MERGE_PATCH
+from minicoap.codec.contentformats import CBOR
+from minicoap.codec.message import decode as decode_message
 from minicoap.codec.options import IF_MATCH, NO_RESPONSE
 from minicoap.core.request import Request, Response, SecurePath
-from tests.fleet.agent.noding import EPOCH, SERVER, Node, told
+from tests.fleet.agent.noding import EPOCH, NODE, SERVER, Node, told
 from tests.fleet.pretended import FixedFacts
 
 
@@ -50,7 +49,7 @@ def test_a_report_says_how_the_node_is():
     node.until(lambda: len(node.server.of("PUT", "/health")) == 1)
 
     assert node.server.of("PUT", "/health")[0].body == {
-        "node_id": "n1", "overall_healthy": False, "cpu_percent": 15.5, "memory_percent": 45.2, "disk_percent": 30.1,
+        "node_id": "n1", "overall_healthy": False, "cpu_percent": 15.5, "memory_percent": 45.25, "disk_percent": 30.125,
         "temperature": 42.5, "services_status": {"ssh": True, "docker": False},
         "error_messages": ["Service docker is not running"],
     }  # fmt: skip
@@ -158,30 +157,33 @@ class Kept:
         self.jobs: list[str] = []
         self.refusals: list[int] = []  # codes that the next patches are answered with
         node.server.say("PUT", "/health", self.put)
-        node.server.say("iPATCH", "/health", self.patch)
+        node.server.say("iPATCH", "/h", self.patch)
 
     @property
     def tag(self) -> bytes:
         return report_etag(encode(self.health))
 
     def put(self, request: Request) -> Response:
-        self.health = json.loads(request.payload)
-        return self.taken(request)
+        self.health = decode(request.payload, request.content_format, object)
+        told = {"status": "ok", "time": "", "jobs": self.jobs, "servers": []}
+        return self.taken(request, told)
 
     def patch(self, request: Request) -> Response:
         if self.refusals:
             return Response(self.refusals.pop(0))
-        if request.options.all(IF_MATCH) != (self.tag,):
+        if request.options.all(IF_MATCH) not in ((self.tag,), ()):
             return Response(codes.PRECONDITION_FAILED)
-        assert request.content_format == MERGE_PATCH
-        self.health = merge_patch(self.health, json.loads(request.payload))
-        return self.taken(request)
+        if request.payload:
+            assert request.content_format == CBOR
+            self.health = merge_patch(self.health, decode(request.payload, CBOR, object))
+        return self.taken(request, {"jobs": self.jobs} if self.jobs else None)
 
-    def taken(self, request: Request) -> Response:
+    def taken(self, request: Request, told: object) -> Response:
         self.number += 1
         self.quiet.append(request.options.uint(NO_RESPONSE) == 2)
-        told = {"status": "ok", "time": "", "jobs": self.jobs, "servers": []}
-        return Response(codes.CHANGED, json.dumps(told).encode(), JSON, etag=self.tag)
+        if request.code != codes.PUT:
+            return Response(codes.CHANGED, b"" if told is None else encode(told, CBOR, numbers=True), CBOR)
+        return Response(codes.CHANGED, encode(told, CBOR), CBOR, etag=self.tag)
 
 
 class Facts(FixedFacts):
@@ -205,7 +207,7 @@ def patching_node():
 
 
 def bodies(node, method="iPATCH"):
-    return [asked.body for asked in node.server.of(method, "/health")]
+    return [asked.body for asked in node.server.of(method, "/h" if method == "iPATCH" else "/health")]
 
 
 def test_after_a_whole_report_only_what_changed_is_reported():
@@ -225,17 +227,32 @@ def test_after_a_whole_report_only_what_changed_is_reported():
     }  # fmt: skip
     assert third == {"node_id": "n1", "temperature": None}
     assert kept.health == {
-        "node_id": "n1", "overall_healthy": True, "cpu_percent": 20.0, "memory_percent": 45.2, "disk_percent": 30.1,
+        "node_id": "n1", "overall_healthy": True, "cpu_percent": 20.0, "memory_percent": 45.25, "disk_percent": 30.125,
         "services_status": {"ssh": True, "docker": True}, "error_messages": [],
     }  # fmt: skip
 
 
-def test_what_changes_by_less_than_a_tenth_is_unchanged():
+def test_what_changes_by_less_than_a_sixteenth_is_unchanged():
     node, kept, facts = patching_node()
-    facts.now = facts.now._replace(cpu_percent=15.52, memory_percent=45.249, disk_percent=30.051, temperature=42.46)
-    node.until(lambda: kept.number == 2)
+    facts.now = facts.now._replace(cpu_percent=15.55, memory_percent=45.19, disk_percent=30.18, temperature=42.46)
+    node.until(lambda: kept.number == 6)
 
-    assert bodies(node) == [{"node_id": "n1"}]
+    assert bodies(node) == [{"node_id": "n1"}] * 5
+
+
+def test_small_changes_wait_for_the_report_that_is_confirmed_and_large_ones_do_not():
+    node, kept, facts = patching_node()
+    facts.now = facts.now._replace(cpu_percent=20.375, temperature=46.0)
+    node.until(lambda: kept.number == 2)
+    facts.now = facts.now._replace(cpu_percent=20.75, memory_percent=40.0)
+    node.until(lambda: kept.number == 6)
+
+    first, second, *others, last = bodies(node)
+    assert first == {"node_id": "n1"}
+    assert second == {"node_id": "n1", "cpu_percent": 20.75, "memory_percent": 40.0}
+    assert others == [{"node_id": "n1"}] * 2
+    assert last == {"node_id": "n1", "temperature": 46.0}
+    assert kept.quiet == [False, *[True] * 4, False]
 
 
 def test_all_of_it_is_reported_once_an_hour():
@@ -273,14 +290,51 @@ def test_job_that_waits_is_heard_of_within_five_reports_without_a_hint():
     assert kept.number <= 6
 
 
-def test_every_second_report_over_coaps_is_confirmed_so_that_a_server_without_its_sessions_is_noticed():
-    node = Node()
+def secured_node():
+    node = Node(services=("ssh", "docker"))
+    kept = Kept(node)
+    facts = Facts()
+    node.path = SecurePath(SERVER)
+    node.boot()
+    node.agent.membership._facts = facts
+    node.until(lambda: kept.number == 1)
+    return node, kept, facts
+
+
+def test_over_coaps_a_report_of_no_change_is_eleven_bytes_and_its_certificate_says_whose_it_is():
+    node, kept, facts = secured_node()
+    node.until(lambda: kept.number == 6)
+    facts.now = facts.now._replace(cpu_percent=99.0)
+    node.until(lambda: kept.number == 7)
+
+    assert bodies(node) == [None] * 5 + [{"cpu_percent": 99.0}]
+    sent = [
+        each.data for each in node.world.trace if each.source == NODE and decode_message(each.data).code == codes.IPATCH
+    ]
+    messages = [decode_message(data) for data in sent]
+    assert [len(data) for data in sent] == [9, 9, 9, 9, 11, 20]
+    assert [len(message.token) for message in messages] == [0, 0, 0, 0, 2, 0]
+    assert [message.options.all(IF_MATCH) != () for message in messages] == [False] * 4 + [True] * 2
+    assert kept.quiet == [False, *[True] * 4, False, True]
+
+
+def test_over_plain_coap_tokens_stay_too_long_to_guess():
+    node, kept, _facts = patching_node()
+    node.until(lambda: kept.number == 6)
+
+    sent = [decode_message(each.data) for each in node.world.trace if each.source == NODE]
+    assert {len(message.token) for message in sent if message.code} == {4}
+
+
+def test_two_reports_without_an_answer_at_once_are_told_apart():
+    node = Node(health_interval=1.0)
     kept = Kept(node)
     node.path = SecurePath(SERVER)
     node.boot()
-    node.until(lambda: kept.number == 6)
+    node.until(lambda: kept.number == 5)
 
-    assert kept.quiet == [False, True, False, True, False, True]
+    sent = [decode_message(each.data) for each in node.world.trace if each.source == NODE]
+    assert [len(message.token) for message in sent if message.code == codes.IPATCH] == [0, 4, 4, 4]
 
 
 def test_a_report_without_an_answer_holds_nothing_up_that_the_server_is_to_be_asked():
@@ -320,10 +374,21 @@ def test_a_list_of_services_that_is_too_long_for_a_datagram_is_confirmed():
     assert kept.quiet == [False, False]
 
 
-def test_a_server_that_does_not_have_the_last_report_gets_all_of_it_at_once():
+def test_a_server_that_does_not_have_the_last_report_gets_all_of_it_after_five_reports_though_nothing_changes():
     node, kept, _facts = patching_node()
+    node.until(lambda: kept.number == 2)
+    kept.health["cpu_percent"] = 99.9
+    node.until(lambda: len(bodies(node, "PUT")) == 2)
+
+    assert kept.number == 6
+    assert kept.health["cpu_percent"] == 15.5
+
+
+def test_a_server_that_does_not_have_the_last_report_gets_all_of_it_at_once():
+    node, kept, facts = patching_node()
     node.until(lambda: kept.number == 3)
     kept.health["cpu_percent"] = 99.9  # it is another one that the server has
+    facts.now = facts.now._replace(memory_percent=80.0)
     asked = len(node.server.asked)
 
     node.until(lambda: len(node.server.asked) == asked + 2)

@@ -49,7 +49,7 @@ def test_a_node_says_how_it_is(ask, number):
     assert (response.code, response.content_format) == (codes.CONTENT, number)
     assert response.options.get(MAX_AGE) == b""
     assert told == {
-        "node_id": "n1", "overall_healthy": True, "cpu_percent": 15.5, "memory_percent": 45.2, "disk_percent": 30.1,
+        "node_id": "n1", "overall_healthy": True, "cpu_percent": 15.5, "memory_percent": 45.25, "disk_percent": 30.125,
         "temperature": 42.5, "services_status": {"ssh": True}, "error_messages": [],
     }  # fmt: skip
 

@@ -147,7 +147,8 @@ def test_a_file_is_put_under_its_own_name_block_by_block(fake, fleet, tmp_path):
     assert ran == (0, f"demo.whl  3.0 KiB  sha256 {sha256}\n", "")
     assert fake.last.body == content
     assert fake.last.request.options.get(IF_NONE_MATCH) is None
-    assert fake.last.request.options.get(REQUEST_TAG) is not None
+    assert fake.last.query == (f"sha256={sha256}",)
+    assert fake.last.request.options.get(REQUEST_TAG) == bytes.fromhex(sha256[:16])
 
 
 def test_a_file_that_is_in_the_store_is_not_sent_again(fake, fleet, tmp_path):

@@ -162,9 +162,26 @@ def test_progress_is_drawn_on_a_terminal_and_cleared_at_the_end(stream, is_shown
 
     with Progress("demo.whl", 4096, stream) as progress:
         now[0] = 10.01
-        progress.at(1024)
+        progress.at(1024)  # and that much was there before
         now[0] = 10.5
         progress.at(2048)
 
-    drawn = "\r\x1b[Kdemo.whl  50 % of 4.0 KiB  4.0 KiB/s\r\x1b[K"
+    drawn = "\r\x1b[Kdemo.whl  50 % of 4.0 KiB  2.0 KiB/s\r\x1b[K"
     assert stream.getvalue() == (drawn if is_shown else "")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_that_a_transfer_begins_anew_is_said_anywhere(is_terminal, monkeypatch):
+    now = [10.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    stream = Terminal() if is_terminal else io.StringIO()
+
+    with Progress("demo.whl", 4096, stream) as progress:
+        progress.at(2048)
+        progress.at(0)
+        now[0] = 11.0
+        progress.at(1024)
+
+    said = "demo.whl: what was there is gone; it begins anew\n"
+    drawn = f"\r\x1b[K{said}\r\x1b[Kdemo.whl  25 % of 4.0 KiB  1.0 KiB/s\r\x1b[K"
+    assert stream.getvalue() == (drawn if is_terminal else said)

@@ -138,6 +138,24 @@ def test_a_token_is_told_once_and_withdrawn_by_its_label(authority: Pki, tmp_pat
         assert file.is_dir() or token.encode() not in file.read_bytes()
 
 
+def test_a_token_for_a_file_is_its_owners_alone_and_replaces_nothing(authority: Pki, tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        made = authority("token", "--out", "token")
+    finally:
+        os.umask(umask)
+
+    assert (made.code, made.out) == (0, "token\n")
+    assert stat.S_IMODE(os.stat("token").st_mode) == 0o600
+    token = Path("token").read_text().strip()
+    assert len(token) == 26 and token not in made.err
+    again = authority("replace", "pump-7", "--out", "token")
+    assert (again.code, "is there already" in again.err) == (2, True)
+    assert Path("token").read_text().strip() == token
+    nowhere = authority("token", "--out", "missing/token")
+    assert (nowhere.code, "--out missing/token: No such file" in nowhere.err) == (2, True)
+
+
 def test_replace_revokes_and_makes_a_token_for_that_node(authority: Pki) -> None:
     authority("issue", "node", "pump-7")
     again = authority("issue", "node", "pump-7", "--out", "again")

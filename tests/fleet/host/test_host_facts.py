@@ -6,19 +6,18 @@ import os
 import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from fleet.host.boot import SystemBoot
 from fleet.host.clock import EARLIEST_PLAUSIBLE, SystemClock
-from fleet.host.facts import PsutilFacts
+from fleet.host.facts import LinuxFacts
 from tests.fleet.host.recorded import RecordedProcesses
 
 
 def test_health_is_in_percent(tmp_path: Path) -> None:
-    health = PsutilFacts(str(tmp_path)).health([])
+    health = LinuxFacts(str(tmp_path)).health([])
 
     for percent in (health.cpu_percent, health.memory_percent, health.disk_percent):
         assert 0 <= percent <= 100
@@ -27,26 +26,67 @@ def test_health_is_in_percent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sensors", "expected"),
-    [({}, None), ({"cpu": [41.0, 44.5], "gpu": [43.0]}, 44.5), ({"cold": [-5.0]}, -5.0), ({"empty": []}, None)],
-)
-def test_temperature_is_that_of_the_hottest_sensor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sensors: dict[str, list[float]], expected: object
-) -> None:
-    groups = {name: [SimpleNamespace(current=value) for value in values] for name, values in sensors.items()}
-    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: groups, raising=False)
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"hwmon/a/temp1_input": "41000", "hwmon/a/temp2_input": "44500", "hwmon/b/temp1_input": "43000"}, 44.5),
+        ({"hwmon/hwmon0/temp1_input": "-5000"}, -5.0),
+        ({"hwmon/hwmon0/temp1_max": "90000", "hwmon/hwmon0/name": "cpu"}, None),
+        ({"thermal/thermal_zone0/temp": "51250", "thermal/thermal_zone1/temp": "50000"}, 51.25),
+        ({"hwmon/hwmon0/temp1_input": "41000", "thermal/thermal_zone0/temp": "99000"}, 41.0),
+        ({"hwmon/hwmon0/temp1_input": "", "thermal/thermal_zone0/temp": "42000"}, 42.0),
+    ],
+)  # fmt: skip
+def test_temperature_is_that_of_the_hottest_sensor(tmp_path: Path, files: dict[str, str], expected: object) -> None:
+    for name, text in {**KERNEL, **{f"sys/class/{name}": text for name, text in files.items()}}.items():
+        write(tmp_path / name, text + "\n")
 
-    assert PsutilFacts(str(tmp_path)).health([]).temperature == expected
+    assert LinuxFacts(str(tmp_path), root=str(tmp_path)).health([]).temperature == expected
 
 
-def test_temperature_is_none_where_psutil_knows_no_sensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(psutil, "sensors_temperatures", raising=False)
+KERNEL = {
+    "proc/stat": "cpu  100 20 30 700 50 5 5 90 10 0\ncpu0 1 2 3\nbtime 1700000000\n",
+    "proc/meminfo": "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  250 kB\nHugePages_Total: 0\n",
+}
 
-    assert PsutilFacts(str(tmp_path)).health([]).temperature is None
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_share_of_the_processors_that_was_used_is_that_since_the_last_question(tmp_path: Path) -> None:
+    for name, text in KERNEL.items():
+        write(tmp_path / name, text)
+    facts = LinuxFacts(str(tmp_path), root=str(tmp_path))
+
+    assert facts.health([]).cpu_percent == 0.0
+    write(
+        tmp_path / "proc/stat", "cpu  120 20 40 760 60 5 5 90 99 99\nbtime 1700000000\n"
+    )  # 30 ticks of 100; what guests had is in user
+    assert facts.health([]).cpu_percent == 30.0
+    assert facts.health([]).cpu_percent == 0.0
+    write(tmp_path / "proc/stat", "cpu  120 20 40 759 60 5 5 90 99 99\nbtime 1700000000\n")  # the kernel counted back
+    assert facts.health([]).cpu_percent == 0.0
+    assert facts.health([]).memory_percent == 75.0
+    assert facts.system().memory_available == 250 * 1024
+
+
+def test_figures_are_those_of_psutil(tmp_path: Path) -> None:
+    facts = LinuxFacts(str(tmp_path))
+    system, process, theirs = facts.system(), facts.process(), psutil.Process()
+
+    assert facts.health([]).disk_percent == pytest.approx(psutil.disk_usage(str(tmp_path)).percent, abs=1)
+    assert facts.health([]).memory_percent == pytest.approx(psutil.virtual_memory().percent, abs=5)
+    assert (system.memory_total, system.cpu_count) == (psutil.virtual_memory().total, psutil.cpu_count())
+    assert system.boot_time == psutil.boot_time()
+    assert process.resident == pytest.approx(theirs.memory_info().rss, rel=0.2)
+    assert process.cpu_seconds <= sum(theirs.cpu_times()[:2]) + 0.1
+    assert process.threads == theirs.num_threads()
 
 
 def test_system_facts_are_those_of_this_host(tmp_path: Path) -> None:
-    facts = PsutilFacts(str(tmp_path)).system()
+    facts = LinuxFacts(str(tmp_path)).system()
 
     assert facts.hostname == socket.gethostname()
     assert (facts.os, facts.arch) == ("linux", os.uname().machine)
@@ -66,6 +106,12 @@ UNITS = {  # files below a pretended root
     "sys/fs/cgroup/system.slice/system-getty.slice/getty@tty1.service/cgroup.events": "populated 1\n",
     "sys/fs/cgroup/systemd/system.slice/old.service/cgroup.procs": "812\n",
     "sys/fs/cgroup/other/cgroup.procs": "1\n",
+    "proc/1/comm": "by-name\n",
+    "proc/2/comm": "a-rather-long-n\n",  # as much of it as the kernel keeps
+    "proc/2/cmdline": "/usr/bin/a-rather-long-name\0--option\0",
+    "proc/3/comm": "fifteen-letters\n",
+    "proc/3/cmdline": "",  # one of the kernel's own
+    "proc/none/comm": "docker\n",
 }
 
 SERVICES = {
@@ -77,30 +123,29 @@ SERVICES = {
     "docker": False,
     "../other": False,
     "by-name": True,
+    "a-rather-long-name": True,
+    "a-rather-long-n": False,
+    "fifteen-letters": True,
 }
 
 
 @pytest.mark.parametrize("systemd", [True, False])
-def test_a_service_is_up_when_its_unit_or_a_process_of_its_name_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systemd: bool
-) -> None:
-    for name, text in UNITS.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+def test_a_service_is_up_when_its_unit_or_a_process_of_its_name_runs(tmp_path: Path, systemd: bool) -> None:
+    for name, text in {**KERNEL, **UNITS}.items():
+        write(tmp_path / name, text)
     if systemd:
         (tmp_path / "run/systemd/system").mkdir(parents=True)
-    processes = [SimpleNamespace(info={"name": "by-name"}), SimpleNamespace(info={"name": None})]
-    monkeypatch.setattr(psutil, "process_iter", lambda attributes: iter(processes))
 
-    status = PsutilFacts(str(tmp_path), root=str(tmp_path)).health(list(SERVICES)).services_status
+    status = LinuxFacts(str(tmp_path), root=str(tmp_path)).health(list(SERVICES)).services_status
 
-    assert status == (SERVICES if systemd else {name: name == "by-name" for name in SERVICES})
+    by_name = ("by-name", "a-rather-long-name", "fifteen-letters")
+    assert status == (SERVICES if systemd else {name: name in by_name for name in SERVICES})
 
 
 def test_a_process_of_this_host_is_found_by_name(tmp_path: Path) -> None:
     name = psutil.Process().name()
 
-    status = PsutilFacts(str(tmp_path), root=str(tmp_path)).health([name, "no-such-program"]).services_status
+    status = LinuxFacts(str(tmp_path), root="/").health([name, "no-such-program"]).services_status
 
     assert status == {name: True, "no-such-program": False}
 

@@ -1,18 +1,21 @@
-"""Children under the event loop: what they get, what comes back, and that none of them outlives its time."""
+"""Children under an event loop: what they get, what comes back, and that none of them outlives its time."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
 import pytest
 
-from fleet.host.processes import OUTPUT_KEPT, AsyncioProcesses, ProcessResult, RunningProcess, clean_environment
+from fleet.host.processes import OUTPUT_KEPT, ProcessResult, SystemProcesses, clean_environment
+from minicoap.poll.loop import Loop
 
 LONG = 20.0
 
@@ -27,30 +30,29 @@ def run(
 def run_command(
     arguments: list[str], *, input: bytes = b"", timeout: float = LONG, kill_when: Optional[Path] = None
 ) -> tuple[ProcessResult, list[ProcessResult]]:
-    async def wait() -> list[ProcessResult]:
-        results: list[ProcessResult] = []
-        ended = asyncio.Event()
+    results: list[ProcessResult] = []
+    with Loop() as loop:
+        processes = SystemProcesses(loop)
 
         def done(result: ProcessResult) -> None:
             results.append(result)
-            ended.set()
+            loop.call_later(0.01, loop.stop)  # so that it could be told twice
 
-        child = AsyncioProcesses().run(arguments, input, timeout, done)
+        child = processes.run(arguments, input, timeout, done)
         assert not results, "done was called inside run"
         if kill_when is not None:
-            await kill_once(child, kill_when)
-        await asyncio.wait_for(ended.wait(), LONG)
+            call_when_there(loop, kill_when, child.kill)
+        loop.call_later(LONG, loop.stop)
+        loop.run()
         child.kill()
-        return results
-
-    results = asyncio.run(wait())
     return results[0], results
 
 
-async def kill_once(child: RunningProcess, path: Path) -> None:
-    while not path.exists():
-        await asyncio.sleep(0.005)
-    child.kill()
+def call_when_there(loop: Loop, path: Path, callback: Callable[[], None]) -> None:
+    if path.exists():
+        callback()
+    else:
+        loop.call_later(0.005, call_when_there, loop, path, callback)
 
 
 def test_a_child_reads_its_input_and_gives_output_and_exit_code() -> None:
@@ -132,15 +134,51 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def test_a_child_killed_before_it_started_never_runs(tmp_path: Path) -> None:
-    async def wait() -> ProcessResult:
-        ended: asyncio.Future[ProcessResult] = asyncio.get_running_loop().create_future()
-        code = f"import time; time.sleep(1); open({str(tmp_path / 'ran')!r}, 'w')"
-        AsyncioProcesses().run([sys.executable, "-c", code], b"", LONG, ended.set_result).kill()
-        return await ended
+def test_a_child_killed_at_once_has_no_time_to_do_anything(tmp_path: Path) -> None:
+    results: list[ProcessResult] = []
+    with Loop() as loop:
 
-    assert asyncio.run(wait()).exit_code == -9
+        def done(result: ProcessResult) -> None:
+            results.append(result)
+            loop.stop()
+
+        code = f"import time; time.sleep(1); open({str(tmp_path / 'ran')!r}, 'w')"
+        SystemProcesses(loop).run([sys.executable, "-c", code], b"", LONG, done).kill()
+        loop.run()
+
+    assert results[0].exit_code == -9
     assert not (tmp_path / "ran").exists()
+
+
+def test_several_children_at_once_are_told_apart() -> None:
+    told: dict[int, ProcessResult] = {}
+    with Loop() as loop:
+        processes = SystemProcesses(loop)
+
+        def done(number: int, result: ProcessResult) -> None:
+            told[number] = result
+            if len(told) == 5:
+                loop.stop()
+
+        for number in range(5):
+            processes.run(["sh", "-c", f"echo {number}; exit {number}"], b"", LONG, partial(done, number))
+        loop.run()
+        assert loop.remove_signal_handler(signal.SIGCHLD) is False, "nobody waits for children any more"
+
+    assert {number: (result.exit_code, result.stdout) for number, result in told.items()} == {
+        number: (number, f"{number}\n".encode()) for number in range(5)
+    }
+
+
+def test_a_child_leaves_no_descriptor_and_no_zombie() -> None:
+    before = os.listdir("/proc/self/fd")
+
+    run("pass")
+    run_command(["/nonexistent/program"])
+
+    assert os.listdir("/proc/self/fd") == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_process_that_left_the_group_and_holds_the_pipes_does_not_hold_the_result() -> None:
@@ -177,14 +215,16 @@ def test_a_child_sees_the_clean_environment_only(monkeypatch: pytest.MonkeyPatch
     assert json.loads(result.stdout)["PATH"] == os.environ["PATH"]
 
 
-def test_the_end_of_the_loop_ends_the_children(tmp_path: Path) -> None:
+def test_the_end_of_the_process_ends_the_children(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-
-    async def start() -> None:
-        AsyncioProcesses().run([sys.executable, "-c", family(mark)], b"", LONG, lambda result: None)
-        while not mark.exists():
-            await asyncio.sleep(0.005)
-
-    asyncio.run(start())
+    results: list[ProcessResult] = []
+    with Loop() as loop:
+        processes = SystemProcesses(loop)
+        processes.run([sys.executable, "-c", family(mark)], b"", LONG, results.append)
+        call_when_there(loop, mark, loop.stop)
+        loop.run()
+        processes.close()
+        processes.close()
 
     assert has_ended(int(mark.read_text()))
+    assert results == []

@@ -73,7 +73,8 @@ REGISTER = b"""{
 
 def both(payload: bytes) -> list:
     """The same payload in each format."""
-    return [(payload, None), (payload, JSON), (cbor2.dumps(json.loads(payload)), CBOR)]
+    in_numbers = encode(json.loads(payload), CBOR, numbers=True)
+    return [(payload, None), (payload, JSON), (cbor2.dumps(json.loads(payload)), CBOR), (in_numbers, CBOR)]
 
 
 @pytest.mark.parametrize(

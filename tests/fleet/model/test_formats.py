@@ -76,7 +76,7 @@ def test_many_brackets_side_by_side_or_in_text_are_not_deep():
         (bytes.fromhex("a2616101616102"), "twice"),
         (bytes.fromhex("a2617801 617802".replace(" ", "")), "twice"),
         (bytes.fromhex("a2616101780161 02".replace(" ", "")), "twice"),  # the same key, longer written
-        (bytes.fromhex("a10102"), "no text"),
+        (bytes.fromhex("a1f502"), "no text"),
         (bytes.fromhex("a17f61616162ff01"), "indefinite"),
         (bytes.fromhex("ff"), "break"),
         (bytes.fromhex("1c"), "reserved"),

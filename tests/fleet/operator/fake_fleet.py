@@ -32,6 +32,7 @@ class FakeFleet:
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.parts: dict[str, int] = {}  # bytes that unfinished uploads have left, by the SHA-256 of the content
         self.uri = ""
         self._answers: dict[tuple[str, str], list[Said]] = {}
         self.site = Site(*map(self._resource, ("/health", "/nodes", "/nodes/{id}", "/updates", "/updates/{id}")))
@@ -69,6 +70,9 @@ class FakeFleet:
         if request.content_format == contentformats.JSON:
             body = json.loads(body)
         self.asked.append(Asked(method, path, request.query, body, request))
+        if method == "GET" and request.query[:1] and request.query[0].startswith("sha256="):
+            sha256 = request.query[0][7:]
+            return document({"sha256": sha256, "bytes_done": self.parts.get(sha256, 0)})
         said = self._answers.get((method, path), [])
         if not said:
             return document({"error": f"there is no {path}"}, codes.NOT_FOUND)

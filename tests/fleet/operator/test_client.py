@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Callable, Optional
@@ -10,10 +11,10 @@ from typing import Any, Callable, Optional
 import pytest
 
 from fleet.errors import IllegalMoveError, NetworkError, NotFoundError, PeerError, RefusedError, UsageError
-from fleet.operator.client import Fleet
+from fleet.operator.client import WINDOW, Fleet
 from minicoap.asyncio.endpoint import Endpoint
 from minicoap.codec import codes, contentformats
-from minicoap.codec.options import IF_NONE_MATCH
+from minicoap.codec.options import IF_NONE_MATCH, REQUEST_TAG
 from minicoap.core.request import Response
 from tests.fleet.operator.fake_fleet import FakeFleet, document
 from tests.fleet.operator.samples import ARTIFACT, DETAIL, JOB, NODE, STATUS
@@ -298,3 +299,53 @@ def test_a_name_that_cannot_be_one_is_not_sent(name):
 def test_what_cannot_be_a_servers_uri_is_refused(uri):
     with pytest.raises(UsageError, match="coap"):
         Fleet(Endpoint(), uri)
+
+
+def test_an_artifact_goes_on_behind_what_the_store_has_of_it_and_begins_anew_where_that_is_gone():
+    fake = FakeFleet()
+    content = bytes(range(256)) * 40
+    sha256 = hashlib.sha256(content).hexdigest()
+    fake.parts[sha256] = 5 * 1024 + 100  # says the store, and has forgotten it when the block comes
+    fake.say("PUT", "/firmware/demo.whl", ARTIFACT)
+    seen = []
+
+    ask(
+        fake,
+        lambda fleet: fleet.put_artifact(
+            "demo.whl", content, sha256=sha256, progress=lambda state, size: seen.append(state.offset)
+        ),
+    )
+
+    assert fake.last.body == content
+    assert [asked.method for asked in fake.asked] == ["GET", "PUT"]
+    assert fake.last.query == (f"sha256={sha256}",)
+    assert fake.last.request.options.get(REQUEST_TAG) == bytes.fromhex(sha256[:16])
+    assert (seen[0], seen[-1]) == (0, len(content))
+
+
+def test_an_artifact_is_put_with_a_window_since_a_fleets_server_takes_blocks_in_any_order(monkeypatch):
+    told = {}
+
+    class Watched(Endpoint):
+        async def upload(self, *arguments: Any, **more: Any) -> Response:
+            told.update(more)
+            return await super().upload(*arguments, **more)
+
+    monkeypatch.setitem(ask.__globals__, "Endpoint", Watched)
+    fake = FakeFleet()
+    fake.say("PUT", "/firmware/demo.whl", ARTIFACT)
+
+    ask(fake, lambda fleet: fleet.put_artifact("demo.whl", bytes(5000)))
+
+    assert (told["window"], told["any_order"]) == (WINDOW, True)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(1024)])
+def test_a_small_artifact_is_not_asked_about(content):
+    fake = FakeFleet()
+    sha256 = hashlib.sha256(content).hexdigest()
+    fake.say("PUT", "/firmware/demo.whl", ARTIFACT)
+
+    ask(fake, lambda fleet: fleet.put_artifact("demo.whl", content, sha256=sha256))
+
+    assert [(asked.method, asked.query) for asked in fake.asked] == [("PUT", (f"sha256={sha256}",))]

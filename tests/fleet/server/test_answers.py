@@ -41,6 +41,18 @@ def test_an_answer_is_in_the_format_that_is_wanted(content_format, accept, expec
     assert told == {"job_id": "j1", "status": "created"}
 
 
+def test_whoever_names_fields_by_numbers_is_answered_in_numbers():
+    answered = [
+        answer(asked(CBOR, accept, payload=payload), TOLD).body
+        for payload in (b"\xa1\x0c\x61\x61", b"\xa1\x66job_id\x61\x61", b"", b"\x0c")
+        for accept in (None, CBOR)
+    ]
+
+    assert [cbor2.loads(body) for body in answered[:2]] == [{12: "j1", 8: "created"}] * 2
+    assert [cbor2.loads(body) for body in answered[2:]] == [{"job_id": "j1", "status": "created"}] * 6
+    assert json.loads(answer(asked(CBOR, JSON, payload=b"\xa1\x0c\x61\x61"), TOLD).body)["job_id"] == "j1"
+
+
 @pytest.mark.parametrize(("max_age", "value"), [(0, b""), (60, b"\x3c"), (3600, b"\x0e\x10")])
 def test_an_answer_says_how_long_it_lasts(max_age, value):
     assert answer(asked(), TOLD, max_age=max_age).options.get(MAX_AGE) == value

@@ -59,7 +59,7 @@ MALFORMED_CBOR = {
     "a shared reference": b"\xd8\x1c\x81\xd8\x1d\x00",
     "duplicate keys": b"\xa2\x64name\x61a\x64name\x61b",
     "too deep": b"\x81" * 17 + b"\x00",
-    "no text as key": b"\xa1\x01\x02",
+    "no text as key": b"\xa1\xf5\x02",
     "a reserved length": b"\x1c",
     "no UTF-8": b"\xa1\x64name\x62\xff\xfe",
 }

@@ -7,10 +7,13 @@ import json
 import cbor2
 import pytest
 
+from fleet.model.formats import encode as encode_body
 from minicoap.codec import codes
 from minicoap.codec.contentformats import CBOR, JSON, JSON_PATCH, MERGE_PATCH, XML
 from minicoap.codec.message import CON, Message, Options, decode, encode
 from minicoap.codec.options import CONTENT_FORMAT, IF_MATCH, IF_NONE_MATCH, URI_PATH
+from minicoap.core.identity import Identity
+from minicoap.core.request import SecurePath
 from tests.fleet.server.serving import Served, document
 
 GET, PUT, IPATCH = codes.GET, codes.PUT, codes.IPATCH
@@ -224,3 +227,64 @@ def test_the_answer_to_a_patch_names_the_jobs_that_wait(served):
     job_id = served.running()
 
     assert document(patch(served, {"node_id": "n1"}, tag))["jobs"] == [job_id]
+
+
+# In few bytes
+
+
+def brief(served, changes=None, *tags, numbers=None, **arguments):
+    payload = b"" if changes is None else encode_body(changes, CBOR, numbers=True)
+    number = CBOR if payload else None
+    options = [(IF_MATCH, tag) for tag in tags]
+    return served.ask(IPATCH, "/h", payload, content_format=number, options=options, **arguments)
+
+
+def test_a_brief_report_is_answered_with_nothing_but_what_there_is_to_say(served):
+    tag = put(served, FULL, content_format=CBOR)
+
+    response = brief(served, {"node_id": "n1", "cpu_percent": 20.25}, tag)
+
+    assert (response.code, response.body, response.options.items) == (codes.CHANGED, b"", ())
+    assert kept(served) == {**FULL, "cpu_percent": 20.25}
+    assert brief(served, {"node_id": "n1", "cpu_percent": 30.0}, tag).code == codes.PRECONDITION_FAILED
+    assert brief(served, {"node_id": "n1"}).code == codes.CHANGED
+    assert kept(served) == {**FULL, "cpu_percent": 20.25}
+    job_id = served.running()
+    assert cbor2.loads(brief(served, {"node_id": "n1"}).body) == {10: [job_id]}
+
+
+def test_a_brief_report_to_a_server_that_has_none_is_asked_for_whole(served):
+    assert brief(served, {"node_id": "n1"}).code == codes.PRECONDITION_FAILED
+    assert brief(served, {"node_id": "n2"}).code == codes.NOT_FOUND
+
+
+def test_a_brief_report_of_nobody_is_refused_where_nothing_says_whose_it_is(served):
+    put(served)
+
+    for changes in (None, {"cpu_percent": 1.0}):
+        assert brief(served, changes).code == codes.UNPROCESSABLE_ENTITY
+    assert kept(served) == FULL
+
+
+def test_with_a_certificate_a_node_need_not_say_who_it_is_and_is_nobody_else(served):
+    put(served)
+
+    def brief_over(certificate, changes):
+        path = SecurePath(("192.0.2.9", 5684, "dtls 1"))
+        path.identity = Identity("x509", certificate, (certificate,), None)
+        arguments = {"payload": encode_body(changes, CBOR, numbers=True), "content_format": CBOR} if changes else {}
+        return served.answer(path, IPATCH, ("h",), (), arguments).code
+
+    assert brief_over("urn:fleet:node:n1", None) == codes.CHANGED
+    assert brief_over("urn:fleet:node:n1", {"memory_percent": 50.5}) == codes.CHANGED
+    assert kept(served) == {**FULL, "memory_percent": 50.5}
+    assert brief_over("urn:fleet:node:n1", {"node_id": "n2"}) == codes.FORBIDDEN
+    assert brief_over("urn:fleet:node:n2", None) == codes.NOT_FOUND
+    assert brief_over("urn:fleet:operator:alice", None) == codes.UNPROCESSABLE_ENTITY
+
+
+def test_a_whole_report_in_cbor_is_kept_as_it_was_said(served):
+    tag = put(served, {**FULL, "of_a_later_version": {"x": [1]}}, content_format=CBOR)
+
+    assert kept(served) == FULL
+    assert tag == put(served, json.dumps(FULL, separators=(",", ":")).encode(), content_format=JSON)

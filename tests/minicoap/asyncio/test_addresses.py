@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from minicoap.asyncio.addresses import parse_literal, resolve, resolve_all
+from minicoap.asyncio.addresses import resolve, resolve_all
 from minicoap.errors import PathError, UsageError
+from minicoap.shell.addresses import parse_literal
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 

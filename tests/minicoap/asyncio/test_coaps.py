@@ -11,6 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from minicoap import Endpoint, Request, Resource, Response, Site
+from minicoap.core.parameters import TransmissionParameters
 from minicoap.errors import PathError, RequestTimeout, SecurityError, UsageError
 from tests.minicoap.security.pair import client_credentials, server_credentials, whoami
 
@@ -26,6 +27,7 @@ def site() -> Site:
         Resource("/whoami", get=whoami, observable=True),
         Resource("/slow", get=slow),
         Resource("/body", get=lambda request: Response(payload=BODY)),
+        Resource("/part", get=lambda request: Response(payload=BODY[:20_000])),
     )
 
 
@@ -143,11 +145,15 @@ def test_nobody_there_is_found_out_at_once() -> None:
 class Relay:
     """Stands between a client and a server, and treats their datagrams as networks do."""
 
-    def __init__(self, server: tuple[str, int], seed: int, *, loss: float, repeat: float = 0.1) -> None:
+    def __init__(
+        self, server: tuple[str, int], seed: int, *, loss: float, repeat: float = 0.1, replay: float = 0.0
+    ) -> None:
         self._server = server
         self._random = random.Random(seed)
         self._loss = loss
         self._repeat = repeat
+        self._replay = replay
+        self._recorded: list[Callable[[], Any]] = []
         self._inside = self._open()
         self._outside = self._open()
         self._client: Any = None
@@ -191,6 +197,10 @@ class Relay:
             return
         for _ in range(2 if self._random.random() < self._repeat else 1):
             loop.call_later(self._random.random() * 0.02, self._send, send)
+        if data[0] == 23:  # of a session: nothing protects a handshake from who can put something into it
+            self._recorded.append(send)
+        if self._recorded and self._random.random() < self._replay:
+            self._send(self._random.choice(self._recorded))
 
     @staticmethod
     def _send(send: Callable[[], Any]) -> None:
@@ -228,6 +238,33 @@ def test_a_download_goes_on_when_the_way_to_the_client_changes() -> None:
                     relay.rebind()
                     assert (await download).payload == BODY
                     assert len(server._secure.machine._associations) == 1
+            finally:
+                relay.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_download_goes_on_amid_loss_disorder_and_replayed_records_while_its_way_changes(
+    seed: int,
+) -> None:
+    async def scenario() -> None:
+        async with Endpoint(site(), credentials=server_credentials()) as server:
+            await server.serve("coaps://127.0.0.1:0")
+            address = ("127.0.0.1", int(server.local_uri.rpartition(":")[2]))
+            relay = Relay(address, seed, loss=0.1, repeat=0.2, replay=0.3)
+            quick = TransmissionParameters(ack_timeout=0.3, max_retransmit=8, congestion_controlled=True)
+            try:
+                async with Endpoint(credentials=client_credentials(), parameters=quick) as client:
+                    assert (await client.get(f"{relay.uri}/whoami")).text == "x509 n1 urn:fleet:node:n1"
+                    (path,) = server._secure.machine._associations
+                    download = asyncio.ensure_future(client.get(f"{relay.uri}/part"))
+                    for _ in range(2):
+                        await asyncio.sleep(0.1)
+                        assert not download.done()
+                        relay.rebind()
+                    assert (await download).payload == BODY[:20_000]
+                    assert server._secure.machine._associations.keys() == {path}, "and nobody else has come"
             finally:
                 relay.close()
 

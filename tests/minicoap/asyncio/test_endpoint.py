@@ -258,7 +258,7 @@ def test_serving_where_one_cannot_is_refused() -> None:
 
 
 def test_host_without_ipv6_uses_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minicoap.asyncio import udp as module
+    from minicoap.shell import udp as module
 
     opened = module.open_socket
 

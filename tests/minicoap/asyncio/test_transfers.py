@@ -15,6 +15,7 @@ import pytest
 
 from minicoap import (
     BodyError,
+    BytesSource,
     Endpoint,
     FileSink,
     FileSource,
@@ -25,12 +26,14 @@ from minicoap import (
     Response,
     Site,
     StorageError,
+    TraceEvent,
     TransferState,
     TransmissionParameters,
     UsageError,
     codes,
+    options,
 )
-from minicoap.asyncio import partfile
+from minicoap.asyncio import partfile, uploadstate
 
 BODY = b"".join(n.to_bytes(4, "big") for n in range(16 * 256))  # 16 KiB
 QUICK = TransmissionParameters(ack_timeout=0.05, max_retransmit=2, congestion_controlled=True)
@@ -458,9 +461,206 @@ def test_upload_takes_bytes_names_and_sources(tmp_path: Path, how: str) -> None:
             )
         assert response.text == str(len(BODY))
         assert [state.offset for state, _ in seen] == list(range(1024, len(BODY) + 1, 1024))
-        assert seen[0] == (TransferState(f"{uri}/body", None, 1024), len(BODY))
+        state, size = seen[0]
+        assert (state.uri, state.offset, state.size, size) == (f"{uri}/body", 1024, len(BODY), len(BODY))
+        assert state.tag is not None and len(state.tag) == 8
+        assert {state._replace(offset=0) for state, _ in seen} == {state._replace(offset=0)}
 
     assert run(scenario).received == [BODY]
+
+
+class Blocks:
+    """What a server is sent by Block1, as its endpoint's trace sees it: the block's offset and the Request-Tag."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, Optional[bytes]]] = []
+
+    def __call__(self, event: TraceEvent) -> None:
+        message = event.message
+        if event.direction == "sent" and message is not None:
+            value = message.options.uint(options.BLOCK1)
+            if value is not None:
+                self.sent.append((value >> 4 << (value & 7) + 4, message.options.get(options.REQUEST_TAG)))
+
+    def offsets(self) -> list[int]:
+        sent, self.sent = self.sent, []
+        return [offset for offset, _ in sent]
+
+
+class Broken(Exception):
+    """The user has had enough."""
+
+
+def until(offset: int, seen: list[TransferState]) -> Callable[[TransferState, Optional[int]], None]:
+    """Something to be told of progress, that ends the upload when it is so far."""
+
+    def moved_on(state: TransferState, size: Optional[int]) -> None:
+        seen.append(state)
+        if state.offset >= offset:
+            raise Broken
+
+    return moved_on
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_upload_goes_on_from_a_state(window: int) -> None:
+    blocks = Blocks()
+    digest = hashlib.sha256()
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        seen: list[TransferState] = []
+        with pytest.raises(UsageError):
+            await client.upload(f"{uri}/body", BODY, window=window, any_order=True, progress=until(6000, seen))
+        state = TransferState.from_dict(json.loads(json.dumps(seen[-1].as_dict())))
+        tags = {tag for _, tag in blocks.sent}
+        blocks.offsets()
+        response = await client.upload(f"{uri}/body", BODY, window=window, any_order=True, resume=state, digest=digest)
+        assert response.is_success
+        assert {tag for _, tag in blocks.sent} == tags == {state.tag}
+        assert blocks.offsets() == list(range(state.offset, len(BODY), 1024))
+
+    assert run(scenario, trace=blocks).received == [BODY]
+    assert digest.digest() == hashlib.sha256(BODY).digest()
+
+
+@pytest.mark.parametrize("what", ["content", "length", "no tag", "no etag"])
+def test_upload_of_another_body_begins_anew_with_another_tag(what: str) -> None:
+    blocks = Blocks()
+    body = {"content": BODY[::-1], "length": BODY[:-1]}.get(what, BODY)
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        seen: list[TransferState] = []
+        with pytest.raises(UsageError):
+            await client.upload(f"{uri}/body", BODY, progress=until(6000, seen))
+        state = seen[-1]
+        if what == "no tag":
+            state = state._replace(tag=None)
+        if what == "no etag":
+            state = state._replace(etag=None)
+        blocks.offsets()
+        await client.upload(f"{uri}/body", body, resume=state)
+        assert {tag for _, tag in blocks.sent} & {state.tag, None} == set()
+        assert blocks.offsets() == list(range(0, len(body), 1024))
+
+    assert run(scenario, trace=blocks).received == [body]
+
+
+def test_source_of_another_length_is_another_whatever_it_is_called() -> None:
+    blocks = Blocks()
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        state = TransferState(f"{uri}/body", b"same", 8192, 6, len(BODY) + 1, b"the tag")
+        await client.upload(f"{uri}/body", BytesSource(BODY, b"same"), resume=state)
+        assert b"the tag" not in {tag for _, tag in blocks.sent}
+        assert blocks.offsets()[0] == 0
+
+    assert run(scenario, trace=blocks).received == [BODY]
+
+
+def test_upload_of_which_all_was_taken_sends_its_last_block_for_the_answer() -> None:
+    blocks = Blocks()
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        state = TransferState(f"{uri}/body", BytesSource(BODY).etag, len(BODY), 6, len(BODY), b"the tag")
+        await client.upload(f"{uri}/body", BODY, resume=state)
+        assert blocks.offsets()[0] == len(BODY) - 1024
+
+    assert run(scenario, trace=blocks).received == [BODY]
+
+
+def test_record_stays_where_the_upload_was_refused(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        state = TransferState(f"{uri}/small", BytesSource(BODY).etag, 0, 6, len(BODY), b"the tag")
+        record.write_text(json.dumps(state.as_dict()))
+        assert (await client.upload(f"{uri}/small", BODY, resume=record)).code == codes.METHOD_NOT_ALLOWED
+        assert record.exists()
+
+    run(scenario)
+
+
+def test_upload_that_the_server_has_let_go_of_begins_anew() -> None:
+    seen: list[TransferState] = []
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        etag = BytesSource(BODY).etag
+        state = TransferState(f"{uri}/body", etag, 8192, 6, len(BODY), b"the tag")
+        await client.upload(f"{uri}/body", BODY, resume=state, progress=lambda state, _: seen.append(state))
+
+    assert run(scenario).received == [BODY]
+    assert (seen[0].offset, seen[-1].offset) == (0, len(BODY))
+
+
+def test_states_of_other_uploads_are_refused() -> None:
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        with pytest.raises(UsageError):
+            await client.upload(f"{uri}/body", BODY, resume=TransferState(f"{uri}/other"))
+        with pytest.raises(UsageError):
+            await client.upload(f"{uri}/body", BODY, resume=TransferState(f"{uri}/body"), qblock=True)
+
+    assert run(scenario).received == []
+
+
+def test_upload_of_a_file_goes_on_by_what_another_file_says(tmp_path: Path) -> None:
+    blocks = Blocks()
+    (tmp_path / "it").write_bytes(BODY)
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        record = tmp_path / "it.upload"
+        with pytest.raises(UsageError):
+            await client.upload(f"{uri}/body", tmp_path / "it", resume=record, progress=until(6000, []))
+        assert beside(tmp_path) == ["it", "it.upload"]
+        offset = json.loads(record.read_text())["offset"]
+        assert offset == 6144
+        blocks.offsets()
+        assert (await client.upload(f"{uri}/body", tmp_path / "it", resume=record, window=4)).is_success
+        assert blocks.offsets() == list(range(offset, len(BODY), 1024))
+        assert beside(tmp_path) == ["it"]
+
+    assert run(scenario, trace=blocks).received == [BODY]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "\xff", '{"uri": "coap://elsewhere/x"}', "other"])
+def test_record_that_is_none_of_ours_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    if text == "other":
+        text = json.dumps(TransferState("coap://h/x", b"e", 1024, 6, len(BODY), b"t").as_dict())
+    (tmp_path / "record").write_text(text, encoding="latin-1")
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        await client.upload(f"{uri}/body", BODY, resume=tmp_path / "record")
+        assert beside(tmp_path) == []
+
+    assert run(scenario).received == [BODY]
+
+
+def test_record_is_written_on_the_way_for_a_process_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploadstate, "SAVE_STEP", 4096)
+    written: list[int] = []
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        def moved_on(state: TransferState, size: Optional[int]) -> None:
+            if beside(tmp_path):
+                written.append(json.loads((tmp_path / "record").read_text())["offset"])
+
+        await client.upload(f"{uri}/body", BODY, resume=tmp_path / "record", progress=moved_on)
+
+    run(scenario)
+    assert sorted(set(written)) == [4096, 8192, 12288, 16384]
+
+
+def test_record_that_cannot_be_kept_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploadstate, "SAVE_STEP", 1024)
+
+    async def scenario(client: Endpoint, uri: str, server: Server) -> None:
+        with pytest.raises(StorageError):
+            await client.upload(f"{uri}/body", BODY, resume=tmp_path / "nowhere" / "record")
+        with pytest.raises(StorageError):
+            await client.upload(f"{uri}/body", BODY, resume=tmp_path)
+
+    run(scenario)
 
 
 def test_uploads_at_once_do_not_mix() -> None:

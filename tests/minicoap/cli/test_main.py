@@ -16,6 +16,7 @@ import pytest
 
 from minicoap import (
     Endpoint,
+    FileSource,
     Request,
     Resource,
     Response,
@@ -152,6 +153,50 @@ def test_qblock_sends_and_gets_what_is_long(
     assert capfdbinary.readouterr().out == BODY
     assert main(["get", f"{uri}/body", "--qblock", "-o", str(tmp_path / "got")]) == 0
     assert (tmp_path / "got").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("arguments", [[], ["--window", "8"], ["--resume"], ["--resume", "--window", "8"]])
+def test_file_is_sent_with_window_and_resume(
+    uri: str, arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "it").write_bytes(BODY)
+    # What an attempt of another process left: this server knows nothing of it, and gets all of it anew.
+    with FileSource(str(tmp_path / "it")) as source:
+        state = TransferState(f"{uri}/body", source.etag, 3072, 6, len(BODY), b"the tag")
+    (tmp_path / "it.upload").write_text(json.dumps(state.as_dict()))
+    assert main(["put", "-f", str(tmp_path / "it"), *arguments, "--debug", f"{uri}/body"]) == 0
+    said = capfd.readouterr()
+    assert said.out == str(len(BODY))
+    first = said.err.splitlines()[0]
+    assert f"Block1: {3 if '--resume' in arguments else 0}," in first
+    assert (b"the tag".hex() in first) is ("--resume" in arguments)
+    assert sorted(each.name for each in tmp_path.iterdir()) == (
+        ["it"] if "--resume" in arguments else ["it", "it.upload"]
+    )
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_that_the_server_takes_any_order_is_for_the_user_to_say(
+    uri: str, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "it").write_bytes(BODY)
+    told: dict[str, Any] = {}
+    upload = Endpoint.upload
+
+    async def watched(self: Endpoint, *arguments: Any, **more: Any) -> Response:
+        told.update(more)
+        return await upload(self, *arguments, **more)
+
+    monkeypatch.setattr(Endpoint, "upload", watched)
+    flags = ["--any-order"] if is_told else []
+    assert main(["put", "-f", str(tmp_path / "it"), "--window", "8", *flags, f"{uri}/body"]) == 0
+    assert (told["window"], told["any_order"]) == (8, is_told)
+
+
+@pytest.mark.parametrize("source", [["-f", "-"], ["-e", "x"], []])
+def test_only_what_is_in_a_file_can_be_gone_on_with(source: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["put", "coap://127.0.0.1/x", "--resume", *source]) == 2
+    assert "-f FILE" in capfd.readouterr().err
 
 
 def test_window_serves_a_get_to_standard_output_too(uri: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -369,7 +414,9 @@ def test_wrong_use_is_explained(arguments: list[str], says: str, capfd: pytest.C
         ["get", "coap://h/", "--window", "0"],
         ["get", "coap://h/", "--window", "1000"],
         ["get", "coap://h/", "--window", "many"],
-        ["put", "coap://h/", "--window", "2"],
+        ["put", "coap://h/", "--window", "0"],
+        ["delete", "coap://h/", "--window", "2"],
+        ["delete", "coap://h/", "--resume"],
         ["put", "coap://h/", "--payload", "x", "--file", "y"],
         ["get", "coap://h/", "--debug=xml"],
         ["get", "coap://h/", "--proxy", "coap://p"],

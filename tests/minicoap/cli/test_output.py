@@ -89,6 +89,17 @@ def test_progress_line_is_not_drawn_anew_for_every_block_but_for_the_last() -> N
     assert terminal.getvalue().count("\r") < 10
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_line_says_that_a_transfer_begins_anew(is_terminal: bool) -> None:
+    stream = Terminal() if is_terminal else io.StringIO()
+    with ProgressLine(stream) as line:
+        for offset in (1024, 0, 1024, 2048):
+            line(TransferState("coap://h/x", None, offset), 4096)
+    assert stream.getvalue().count("what was there is gone; it begins anew\n") == 1
+    assert stream.getvalue().startswith("\r 25 %" if is_terminal else "what")
+    assert ("\r" in stream.getvalue()) is is_terminal
+
+
 def test_progress_line_is_silent_without_a_terminal_and_without_progress() -> None:
     plain, terminal = io.StringIO(), Terminal()
     with ProgressLine(plain) as line:

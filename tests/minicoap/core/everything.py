@@ -335,6 +335,8 @@ class Client:
             code, path, body, arguments = codes.GET, ("cached",), b"", {} if not self.is_narrow else arguments
         elif kind == "tagged":  # several at once to one resource
             path = ("stream", f"shared {self.index}")
+        if code != codes.GET and body and "qblock" not in arguments and self.chance.integer(1):
+            arguments.update(window=2 + self.chance.integer(4), any_order=bool(self.chance.integer(1)))
 
         def done(outcome: Union[Response, CoapError]) -> None:
             if isinstance(outcome, Response):

@@ -15,7 +15,7 @@ from minicoap.core.endpoint import EndpointCore
 from minicoap.core.request import Deferred, Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.errors import NetworkError
-from minicoap.security.sessions import server_path
+from minicoap.security.association import server_path
 from minicoap.simulate.dtls import make_certificate, secured
 from minicoap.simulate.link import Link
 from minicoap.simulate.world import Host, World

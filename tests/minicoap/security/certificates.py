@@ -24,7 +24,7 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """A certificate authority; `certificate` is its own, in PEM."""
+    """A certificate authority; `certificate` is its own and `key` the key of it, in PEM."""
 
     def __init__(self, name: str = "test authority") -> None:
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -43,6 +43,9 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM)
+        self.key = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
 
     def issue(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Optional
 
-from minicoap.asyncio.entropy import SystemEntropy
 from minicoap.codec import codes
 from minicoap.core.endpoint import EndpointCore
 from minicoap.core.request import Path, Request, Response
 from minicoap.core.resource import Resource, Site
 from minicoap.security.credentials import Credentials
 from minicoap.security.sessions import SecureMachine, SecurityLimits
+from minicoap.shell.entropy import SystemEntropy
 from tests.minicoap.security.certificates import Authority, Pair
 
 SERVER: Path = ("192.0.2.1", 5684)
@@ -38,6 +38,15 @@ def client_credentials(pair: Optional[Pair] = NODE_PAIR, **arguments: Any) -> Cr
 def whoami(request: Request) -> Response:
     identity = request.identity
     return Response(payload=" ".join((identity.scheme, identity.subject, *identity.claims)).encode())
+
+
+def with_cookie(hello: bytes, cookie: bytes) -> bytes:
+    """The hello with which a client brings a cookie (RFC 6347 §4.2.1)."""
+    at = 60 + hello[59]
+    body = hello[25:at] + bytes((len(cookie),)) + cookie + hello[at + 1 :]
+    length = len(body).to_bytes(3, "big")
+    message = b"\x01" + length + b"\x00\x01" + bytes(3) + length + body
+    return hello[:10] + b"\x01" + len(message).to_bytes(2, "big") + message
 
 
 class SecurePair:

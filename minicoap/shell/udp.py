@@ -11,17 +11,17 @@ import errno
 import os
 import socket
 import struct
-from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
 from typing import TYPE_CHECKING, Callable, Optional
 
-from minicoap.asyncio.addresses import mapped
 from minicoap.core.machine import DatagramMachine
 from minicoap.core.request import Path
 from minicoap.errors import PathError
+from minicoap.shell.addresses import mapped
+from minicoap.shell.loop import Loop, TimerHandle
 
 if TYPE_CHECKING:
-    from minicoap.asyncio.local import LocalAddresses
+    from minicoap.shell.local import LocalAddresses
 
 DATAGRAMS_A_WAKEUP = 64  # then the loop's other business gets its turn
 DATAGRAMS_WAITING = 1024  # while the socket's buffer is full; more are lost, and repeated by who sent them
@@ -78,17 +78,19 @@ class UdpShell:
     """Runs `machine` on `sock` in `loop`, from construction until `close`, which closes the socket too.
 
     Whoever calls the machine from outside (a request, a completion) calls `wake` afterwards. Where `serves` and the
-    socket is bound to all addresses, what is asked of one of them is answered from there.
+    socket is bound to all addresses, what is asked of one of them is answered from there. With `exact` nothing wakes
+    the process but what is due: for one that sleeps most of the time, and whose battery counts.
     """
 
     def __init__(
-        self, machine: DatagramMachine, sock: socket.socket, loop: AbstractEventLoop, *, serves: bool = True
+        self, machine: DatagramMachine, sock: socket.socket, loop: Loop, *, serves: bool = True, exact: bool = False
     ) -> None:
         self.local_address: Path = sock.getsockname()
         self.family = sock.family
         self._machine = machine
         self._socket = sock
         self._loop = loop
+        self._exact = exact
         self._local = _local_addresses(sock) if serves else None
         self._receive = self._local.receive if self._local is not None else sock.recvfrom
         self._send: Callable[[bytes, Path], object] = self._local.send if self._local is not None else sock.sendto
@@ -178,11 +180,13 @@ class UdpShell:
                 except OSError as error:
                     self._send_again(data, path, error, now)
         when = machine.next_timeout()
-        # A timer that is due too early is left alone: arming costs more than finding out, once, that it was.
-        if when is not None and (self._timer is None or when < self._timer.when()):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(when, self._expired)
+        timer = self._timer
+        if timer is not None:
+            # One that is due too early is left alone: arming costs more than finding out, once, that it was.
+            if timer.when() == when or ((when is None or timer.when() < when) and not self._exact):
+                return
+            timer.cancel()
+        self._timer = None if when is None else self._loop.call_at(when, self._expired)
 
     def _expired(self) -> None:
         self._timer = None
@@ -255,6 +259,6 @@ def _local_addresses(sock: socket.socket) -> Optional[LocalAddresses]:
     """Return what tells the local addresses of `sock` apart, if it is bound to all and the system can tell."""
     if sock.getsockname()[0] not in _WILDCARDS or not hasattr(sock, "recvmsg"):
         return None
-    from minicoap.asyncio.local import LocalAddresses
+    from minicoap.shell.local import LocalAddresses
 
     return LocalAddresses(sock)

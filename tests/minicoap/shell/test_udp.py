@@ -11,8 +11,8 @@ from typing import Any, Optional
 
 import pytest
 
-from minicoap.asyncio import udp
-from minicoap.asyncio.udp import UdpShell, open_socket
+from minicoap.shell import udp
+from minicoap.shell.udp import UdpShell, open_socket
 from tests.minicoap.simulate.machines import Recorder
 
 

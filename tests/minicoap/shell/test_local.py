@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from minicoap import Deferred, Endpoint, Request, Resource, Response, Site
-from minicoap.asyncio import udp
-from minicoap.asyncio.local import LocalAddresses
-from minicoap.asyncio.udp import UdpShell, open_socket
 from minicoap.codec import codes
 from minicoap.codec.message import ACK, CON, Message, Options, decode, encode
+from minicoap.shell import udp
+from minicoap.shell.local import LocalAddresses
+from minicoap.shell.udp import UdpShell, open_socket
 from tests.minicoap.asyncio.namespace import run_alone
 
 FAMILIES = [("0.0.0.0", ""), ("[::]", "::ffff:")]
@@ -199,7 +199,7 @@ def test_socket_bound_to_one_address_does_not_look() -> None:
 
 
 def test_preferred_addresses_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minicoap.asyncio.local._PREFERRED", 10)
+    monkeypatch.setattr("minicoap.shell.local._PREFERRED", 10)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         local = LocalAddresses(sock)
         for host in range(1, 50):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Optional
 
-from minicoap.asyncio.junction import Junction
 from minicoap.core.request import Path
+from minicoap.shell.junction import Junction
 
 
 class Outbox:
