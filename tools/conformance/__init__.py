@@ -1,0 +1,1 @@
+"""A CoAP conformance tester: any server, any client, any capture (docs/conformance.md)."""

@@ -1,0 +1,1 @@
+"""Captures of others: reading the file, finding the UDP datagrams in it, telling which of them are CoAP."""

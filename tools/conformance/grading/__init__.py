@@ -1,0 +1,1 @@
+"""Grading of captures: which tests a recorded conversation amounts to, and how either side did."""
