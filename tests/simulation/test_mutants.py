@@ -96,9 +96,9 @@ def cancel_acknowledged_and_lost(self: MemoryLedger, command: Command, done: Cal
         submit(self, command, done)
 
 
-def jobs_in_answers_ignored(self: Membership, outcome: Any, health: Any) -> None:
+def jobs_in_answers_ignored(self: Membership, *told: Any, **also: Any) -> None:
     self._jobs_wait = lambda jobs: None
-    reported(self, outcome, health)
+    reported(self, *told, **also)
 
 
 def peers_never_forgotten(self: Peers, now: float) -> None:
