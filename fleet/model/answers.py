@@ -28,7 +28,8 @@ _CBOR_READERS = (CBOR, contentformats.SENML_CBOR)
 
 _WITHOUT_BODY = (codes.GET, codes.DELETE)
 
-_NAMES_FORMAT = 1 << ACCEPT | 1 << CONTENT_FORMAT
+NAMES_FORMAT = 1 << ACCEPT | 1 << CONTENT_FORMAT
+"""Bits of `Options.mask` that mean: the client says in which format."""
 
 # Live state: a cache may not answer for it. The default Max-Age of 60 s would let it.
 _LIVE = {number: Options(((CONTENT_FORMAT, encode_uint(number)), (MAX_AGE, b""))) for number in FORMATS}
@@ -49,7 +50,7 @@ def answer(
     """Return `message`, a struct, in the format that the client takes; JSON where it does not say."""
     number = JSON
     mask = request.options.mask
-    if mask & _NAMES_FORMAT:
+    if mask & NAMES_FORMAT:
         accepted = request.accept if mask & 1 << ACCEPT else None
         number = accepted if accepted is not None else CBOR if request.content_format == CBOR else JSON
     payload = encode(message, number, numbers=number == CBOR and speaks_numbers(request))

@@ -152,7 +152,7 @@ def _mask(items: tuple[tuple[int, bytes], ...]) -> int:
     previous = -1
     for number, value in items:
         mask |= 1 << number if number < 60 else EXTENDED_CRITICAL if number & 1 else EXTENDED
-        if number & 1:
+        if number & 1 and (number != URI_PATH or len(value) > 255):  # of which there are more than of all others
             definition = DEFINITIONS.get(number)
             if definition is not None and (
                 not definition.minimum <= len(value) <= definition.maximum

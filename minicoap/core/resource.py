@@ -267,10 +267,12 @@ class Site:
 
     def _find(self, path: tuple[str, ...], request: Request) -> Optional[Resource]:
         if self._lenient:
-            path = self._normalise(path)
-            resource = self._static.get(path)
-            if resource is not None:
-                return resource
+            meant = self._normalise(path)
+            if meant is not path:
+                path = meant
+                resource = self._static.get(path)
+                if resource is not None:
+                    return resource
         for resource in self._templates:
             arguments = resource.arguments(path)
             if arguments is not None:

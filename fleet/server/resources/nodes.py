@@ -9,7 +9,7 @@ import msgspec
 
 from fleet.errors import InvalidError
 from fleet.host.addresses import plain_host
-from fleet.model.answers import FORMATS, answer, arguments, guarded, refusal
+from fleet.model.answers import FORMATS, NAMES_FORMAT, answer, arguments, guarded, refusal
 from fleet.model.api import check_page, parse_registration
 from fleet.model.api_answers import NodeHealthAnswer, NodesAnswer, NodeView, RegistrationAnswer
 from fleet.model.formats import CBOR
@@ -207,7 +207,9 @@ class NodesResource:
         received = iso_from_ms(presence.seen_at) if presence.has_reported else None
         body = presence.body
         # The report as it came, but for a client that wants to have it in another format.
-        is_json = bool(body) and CBOR not in (request.accept, request.content_format)
+        is_json = body and not (
+            request.options.mask & NAMES_FORMAT and CBOR in (request.accept, request.content_format)
+        )
         health = msgspec.Raw(body) if is_json else last_health(body)
         return answer(request, NodeHealthAnswer(node_id, status, received, health))
 
