@@ -9,7 +9,7 @@ from typing import Optional
 
 from minicoap.codec.uri import parse_uri
 from minicoap.errors import UsageError
-from tools.conformance import grade, tests
+from tools.conformance import grade, serve, tests
 from tools.conformance.capture.files import CaptureError
 from tools.conformance.frames import Address
 from tools.conformance.model import CATALOGUE, Inconclusive, Test
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, listing):
         command.add_argument("-t", "--tests", action="append", metavar="ID", help="only these, or ids that begin so")
     grade.add_command(commands)
+    serve.add_command(commands)
     return parser
 
 

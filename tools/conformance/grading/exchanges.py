@@ -157,13 +157,13 @@ class Conversations:
         return max((seen.at for each in self.exchanges for seen in each.frames), default=0.0)
 
 
-def find(datagrams: Iterable[Datagram]) -> Conversations:
-    """Return the exchanges in a capture."""
+def find(datagrams: Iterable[Datagram], port: int = COAP_PORT) -> Conversations:
+    """Return the exchanges in a capture, of a server at `port` and on all other ports."""
     flows: dict[frozenset[Address], list[Seen]] = {}
     everything = [Seen(datagram) for datagram in datagrams]
     for seen in everything:
         flows.setdefault(frozenset((seen.source, seen.destination)), []).append(seen)
-    mine = [seen for flow in flows.values() if _is_coap(flow) for seen in flow]
+    mine = [seen for flow in flows.values() if _is_coap(flow, port) for seen in flow]
     mine.sort(key=lambda seen: seen.number)
     matcher = _Matcher()
     for seen in mine:
@@ -240,11 +240,11 @@ def _latest(exchanges: Sequence[Exchange]) -> Optional[Exchange]:
     return exchanges[-1] if exchanges else None
 
 
-def _is_coap(flow: list[Seen]) -> bool:
+def _is_coap(flow: list[Seen], port: int) -> bool:
     """Whether a flow is CoAP."""
     readable = sum(seen.message is not None or seen.type >= 0 for seen in flow)
     well_formed = sum(seen.message is not None for seen in flow)
-    if any(COAP_PORT in (seen.source[1], seen.destination[1]) for seen in flow):
+    if any(port in (seen.source[1], seen.destination[1]) for seen in flow):
         return well_formed > 0 and 2 * readable >= len(flow)
     return 4 * readable >= 3 * len(flow) and any(_answers(seen, flow[:index]) for index, seen in enumerate(flow))
 
