@@ -64,7 +64,7 @@ STANDARD = {
     "the command line": {"argparse", "gettext", "locale"},
 }  # fmt: skip
 
-if sys.version_info < (3, 10):
+if sys.version_info < (3, 11):
     STANDARD["platform, which msgspec wants"] = {"grp", "pwd", "subprocess"}
 
 # What a node with a certificate has besides: OpenSSL as `cryptography` brings it, and what that wants.
